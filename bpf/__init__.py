@@ -1,0 +1,1 @@
+"""BPF programs. None yet: the uprobe trap brings the first one."""

@@ -1,0 +1,1 @@
+"""Profiles: the schema, and the library of profiles for common libraries."""

@@ -1,0 +1,254 @@
+"""`radium explain REPORT.json [SPLIT]`: a report in words, on stdout.
+
+For every split point: how many calls ran there and here, why, what would change it, and what the calls cost.
+The story is made by `explain`, which takes and returns values only.
+"""
+
+import argparse
+import difflib
+import fnmatch
+import shutil
+import textwrap
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from radium.errors import UsageError
+from radium.live import bytes_text, printable, seconds_text
+from radium.report import CallCost, ProcessReport, Report, SplitReport, load
+
+
+class Reason(NamedTuple):
+    """What a reason means and what would change it; `{}` stands for what follows it (a system call, a signal)."""
+
+    meaning: str
+    change: str
+
+
+# Looked up by the longest leading part that is here: `unsupported:syscall:write` finds `unsupported:syscall`.
+REASONS = {
+    "guard": Reason(
+        "the profile's guard said that these calls are not worth splitting",
+        "A looser guard in the profile sends more of them out; it pays only where the call takes longer at home than "
+        "its memory takes to move.",
+    ),
+    "policy": Reason(
+        "the policy decided by measured cost that these calls are faster at home",
+        'policy = "always" in the profile sends them out regardless; a faster link or acceptor changes the figures.',
+    ),
+    "nested": Reason(
+        "these calls were made inside another split call that ran at home, and a split call inside a split call is "
+        "part of it",
+        "outermost = false in the profile lets the inner calls be split on their own.",
+    ),
+    "no-acceptor": Reason(
+        "no acceptor was there to take them",
+        "Start one with `radium serve` and name it with --acceptor; radium uses it as soon as it answers.",
+    ),
+    "acceptor-lost": Reason(
+        "the connection to the acceptor broke while they were away, so they ran at home, from the beginning; nothing "
+        "was done twice",
+        "Look at the acceptor's own messages and at the network between; calls go out again when it is back.",
+    ),
+    "timeout": Reason(
+        "the acceptor did not finish them in time",
+        "If such calls are honestly long, allow more time; else the acceptor is overloaded or hangs.",
+    ),
+    "stuck": Reason(
+        "in the mirror they waited for something that only another thread of the program could give",
+        "A function that waits for other threads cannot run alone: split one further inside, or keep these calls at "
+        "home with a guard.",
+    ),
+    "conflict": Reason(
+        "when they came home, the program's memory no longer fitted their answer, so the answer was thrown away",
+        'threads = "stop" in the profile keeps the other threads from writing meanwhile.',
+    ),
+    "unsupported:syscall": Reason(
+        "in the mirror they made the system call {}, which belongs to the program at home",
+        "Split a function that does not make this system call (one further inside), or keep these calls at home with "
+        "a guard.",
+    ),
+    "unsupported:signal": Reason(
+        "the signal {} arrived for the program while they were away, and a signal is handled at home",
+        "If it is a regular timer (profilers do this), turn it off for the job; rare signals cost only the call that "
+        "they meet.",
+    ),
+    "unsupported:fault": Reason(
+        "they raised {} in the mirror; run again at home, the kernel gives the program the real signal if it is real",
+        "If the program dies of it without radium too, mend the program; if only the mirror faults, please report it.",
+    ),
+    "unsupported": Reason(
+        "they did something that radium does not carry over: {}",
+        "Split a function that does not do this (one further inside), or keep these calls at home with a guard.",
+    ),
+    "refused": Reason(
+        "the acceptor refused: {}",
+        "The acceptor's operator can grant it, or name another acceptor with --acceptor.",
+    ),
+}
+UNKNOWN = Reason("this version of radium does not know the reason", "Explain the report with the one that wrote it.")
+
+# Arbitrary: below this many page-ins per call, hints would save less than a millisecond.
+MANY_PAGE_INS = 8
+# Arbitrary: calls that spend less than half of their time in the mirror lose more on the way than they compute.
+WORTHWHILE_SHARE = 0.5
+MAX_WIDTH = 100
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `radium explain`."""
+    parser = subparsers.add_parser("explain", help="tell in words why calls ran here or there")
+    parser.add_argument("report", metavar="REPORT.json", help="what `radium run` or `attach` wrote with --report")
+    parser.add_argument("split", metavar="SPLIT", nargs="?", help="only this split point: a name, a function or a glob")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tell the story on stdout. Raises UsageError for a bad report or an unknown split point."""
+    width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
+    for paragraph in explain(load(args.report), args.split):
+        indent = " " * (len(paragraph) - len(paragraph.lstrip()))
+        print(textwrap.fill(printable(paragraph), max(width, 40), subsequent_indent=indent, break_on_hyphens=False))
+    return 0
+
+
+def explain(report: Report, pattern: str | None = None) -> Iterator[str]:
+    """The paragraphs of the story; leading blanks are the indentation. Raises UsageError when nothing matches."""
+    splits = report.splits if pattern is None else _matching(report.splits, pattern)
+    if pattern is None:
+        yield from _job(report)
+    for split in splits:
+        yield ""
+        yield from _split(split)
+
+
+def _matching(splits: list[SplitReport], pattern: str) -> list[SplitReport]:
+    """A split point is named whole (`libm.so.6:sin`), by its function alone (`sin`), or by a glob over either."""
+
+    def names(split: SplitReport) -> tuple[str, str]:
+        return split.name, split.name.rpartition(":")[2]
+
+    found = [split for split in splits if pattern in names(split)]
+    found = found or [split for split in splits if any(fnmatch.fnmatchcase(name, pattern) for name in names(split))]
+    if not found:
+        raise UsageError(f"the report has no split point {pattern!r}", advice=_nearest(splits, pattern))
+    return found
+
+
+def _nearest(splits: list[SplitReport], pattern: str) -> str:
+    by_name = {name: split.name for split in splits for name in (split.name, split.name.rpartition(":")[2])}
+    near = dict.fromkeys(by_name[name] for name in difflib.get_close_matches(pattern, by_name, n=6, cutoff=0.4))
+    near = near or dict.fromkeys(split.name for split in splits)
+    return "it has " + ", ".join(list(near)[:3]) if near else "it has none at all"
+
+
+def _job(report: Report) -> Iterator[str]:
+    program = " ".join(report.program) or "a program"
+    at = f"with {', '.join(report.acceptors)}" if report.acceptors else "without an acceptor"
+    yield f"{program}, split by radium {report.radium} {at}."
+    for process in report.processes:
+        yield f"Process {process.pid} {_fate(process)}."
+    for note in report.notes:
+        yield f"Note: {note}"
+    if not report.splits:
+        yield "No split point was found in it: no library it has mapped matches the profile."
+
+
+def _fate(process: ProcessReport) -> str:
+    if process.exit is None:
+        return "went on by itself after radium had let it go"
+    if process.exit > 128:
+        return f"was ended by signal {process.exit - 128}"
+    return f"ended with exit status {process.exit}"
+
+
+def _split(split: SplitReport) -> Iterator[str]:
+    remote, local = split.calls.remote, split.calls.local
+    yield f"{split.name} ({split.stance} stance, {split.trap} trap)"
+    if not remote + local:
+        yield "  Never called while radium watched. Is this the name under which the program calls it?"
+        return
+    yield f"  {_times(remote + local)}: {remote} on an acceptor, {local} at home."
+    for reason, count in sorted(split.local_reasons.items(), key=lambda item: -item[1]):
+        yield f"  At home, {reason} ({_times(count)}): {reason_text(reason)}"
+    yield from _trips(split)
+    if remote:
+        yield from _cost(split)
+    yield from _verification(split)
+
+
+def reason_text(reason: str) -> str:
+    """Two sentences: what the reason means, and what would change it."""
+    words = reason.split(":")
+    for known in range(len(words), 0, -1):
+        entry = REASONS.get(":".join(words[:known]))
+        if entry:
+            detail = ":".join(words[known:]) or "(not said)"
+            return f"{entry.meaning.replace('{}', detail)}. {entry.change}"
+    return f"{UNKNOWN.meaning}. {UNKNOWN.change}"
+
+
+def _trips(split: SplitReport) -> Iterator[str]:
+    trips = sum(split.went_home.values())
+    if not trips:
+        return
+    reasons = ", ".join(f"{why} {count}" for why, count in sorted(split.went_home.items(), key=lambda item: -item[1]))
+    yield f"  Went home in the middle {trips} times: {reasons}."
+    if split.calls.remote and trips > split.calls.remote:
+        yield "  That is more than once per call: a split point that chats with home is rarely worth it."
+
+
+def _cost(split: SplitReport) -> Iterator[str]:
+    remote, moved = split.calls.remote, split.bytes
+    each = split.seconds.total / remote
+    inside = split.seconds.in_mirror / remote
+    yield (
+        f"  A remote call took {seconds_text(each)} on average, {seconds_text(inside)} of it in the mirror, "
+        f"and moved {bytes_text(moved.out / remote)} out and {bytes_text(moved.back / remote)} back."
+    )
+    yield from _learning(split)
+    if inside < WORTHWHILE_SHARE * each:
+        yield (
+            "  More than half of that time was the way there and back. If the function is quick at home, a guard that "
+            'keeps small calls there wins (for example: guard = "n[0] >= 1000").'
+        )
+
+
+def _learning(split: SplitReport) -> Iterator[str]:
+    later = split.calls.remote - 1
+    first, last = split.first_call, split.last_call
+    if first is None or last is None or later < 1:
+        if split.pages.paged_in:
+            yield (
+                f"  {split.pages.paged_in} pages were fetched on demand. The working set is learned: later calls get "
+                "such pages along with the call."
+            )
+        return
+    per_call = max(split.pages.paged_in - first.paged_in, 0) / later
+    yield (
+        f"  The working set is learned: the first call took {seconds_text(first.seconds)}, fetched {first.paged_in} "
+        f"pages on demand and moved {_moved(first)}; after it, {per_call:.3g} pages were fetched per call; the last "
+        f"call took {seconds_text(last.seconds)} and moved {_moved(last)}."
+    )
+    if per_call >= MANY_PAGE_INS:
+        yield (
+            "  The calls after the first still fetch pages on demand. Memory hints in the profile send them along with "
+            'the call: memory = [{ at = "a", bytes = "8 * n[0]" }].'
+        )
+
+
+def _moved(call: CallCost) -> str:
+    return bytes_text(call.bytes_out + call.bytes_back)
+
+
+def _verification(split: SplitReport) -> Iterator[str]:
+    if split.diverged:
+        yield (
+            f"  {split.diverged} of {split.verified} verified calls DIVERGED: the acceptor's result was not the one "
+            "computed at home. Do not trust this split point before that is understood."
+        )
+    elif split.verified:
+        yield f"  {split.verified} calls were run on both sides and agreed to the last byte."
+
+
+def _times(count: int) -> str:
+    return "1 call" if count == 1 else f"{count} calls"

@@ -1,0 +1,71 @@
+"""Flags that attach and run share, and what is made of them."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import radium
+from radium.commands.serve import read_token, split_endpoint
+from radium.errors import UsageError
+from radium.live import Console
+from radium.profiles.library import open_profile
+from radium.profiles.schema import Profile
+from radium.report import Report
+from radium.tracer.acceptors import Acceptors
+from radium.tracer.job import Job, Options
+from radium.tracer.wakeups import Wakeups
+
+
+def add_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--split", action="append", required=True, metavar="FILE-OR-NAME", help="a profile, or one of the library's; repeatable"
+    )
+    parser.add_argument(
+        "--acceptor", action="append", default=[], metavar="HOST:PORT",
+        help="where split calls run; repeatable; default: a private acceptor on this machine",
+    )  # fmt: skip
+    parser.add_argument("--token-file", metavar="F", help="the acceptor's secret")
+    parser.add_argument("--report", metavar="F.json", help="write what happened to each call")
+    parser.add_argument("--quiet", action="store_true", help="say only errors")
+    parser.add_argument("--trap", choices=["auto", "breakpoint"], default="auto", help="how calls are noticed")
+    parser.add_argument(
+        "--call-timeout", type=float, default=600.0, metavar="S", help="a call that takes longer runs at home (default: 600)"
+    )
+    parser.add_argument(
+        "--tracking", choices=["auto", "pagemap", "checksum"], default="auto",
+        help="how written pages are found (default: what this kernel can)",
+    )  # fmt: skip
+
+
+def profiles(args: argparse.Namespace) -> list[Profile]:
+    return [open_profile(name) for name in args.split]
+
+
+def check(args: argparse.Namespace) -> None:
+    if not args.call_timeout > 0:
+        raise UsageError(f"--call-timeout {args.call_timeout:g} is not a time", advice="give seconds, more than 0")
+
+
+def job(args: argparse.Namespace, console: Console, wakeups: Wakeups, program: Sequence[str]) -> Job:
+    """The job that the flags describe. Raises ProfileError, UsageError, JobFailed (a report that cannot be written)."""
+    check(args)
+    chosen = profiles(args)
+    token = read_token(args.token_file) or ""
+    endpoints = [split_endpoint(text, "--acceptor") for text in args.acceptor]
+    report = Report(radium.__version__, list(program), [], [], [])
+    if args.report:
+        report.write(args.report)
+    acceptors = Acceptors(endpoints, token, console.event)
+    return Job(chosen, acceptors, report, console, wakeups, Options(args.call_timeout, args.tracking))
+
+
+def finish(args: argparse.Namespace, work: Job, console: Console) -> None:
+    """The summary, and the report."""
+    work.report.acceptors = work.acceptors.used
+    console.summary(work.report)
+    if args.report:
+        work.report.write(args.report)
+
+
+def console_of(args: argparse.Namespace) -> Console:
+    return Console(args.quiet, sys.stderr)

@@ -1,0 +1,193 @@
+"""The protocol between initiator and acceptor: messages, frames, version.
+
+A frame is a header (magic, bytes of the message, bytes of the payload), a MessagePack message, and a payload of page
+contents in the order of the message's page runs. Everything that arrives is checked here for shape; whether it fits
+the tracee is checked by who applies it.
+"""
+
+import struct
+
+import msgspec
+
+from radium.core import pages
+from radium.core.mapping import Area, LayoutCall, LayoutDelta
+from radium.errors import FrameError
+
+PROTOCOL = 1
+MAGIC = b"RAD\x01"
+HEADER = struct.Struct("<4sIQ")
+# Bounds of a frame: a message holds a layout (60 bytes a mapping, 65,530 mappings at most: vm.max_map_count) or runs.
+MAX_MESSAGE = 64 << 20
+MAX_PAYLOAD = 1 << 40
+
+
+class Message(msgspec.Struct, array_like=True, tag=True):
+    """Base of all messages; the class's name is its tag."""
+
+
+class Hello(Message):
+    """Initiator: who I am and what the tracee's code may need."""
+
+    protocol: int
+    radium: str
+    token: str
+    page_size: int
+    cpu: list[str]
+
+
+class Welcome(Message):
+    protocol: int
+    radium: str
+    kernel: str
+    abilities: list[str]
+
+
+class Refused(Message):
+    reason: str
+    advice: str = ""
+
+
+class Setup(Message):
+    """The tracee as it is when the first call leaves: what a mirror is built from."""
+
+    pid: int
+    layout: list[Area]
+    special: list[Area]  # the kernel's own mappings; `what` is the name
+    vdso: str  # hash of the vdso image
+    brk: int
+    mm: list[int]  # start_code end_code start_data end_data start_brk start_stack arg_start arg_end env_start env_end
+    identity: dict[str, int]  # what getpid and the like answer
+    tracking: str  # "auto", "pagemap" or "checksum"
+
+
+class Call(Message):
+    """One split call. The payload holds the pages of `pages`."""
+
+    number: int
+    registers: bytes
+    xstate: bytes
+    return_address: int
+    delta: LayoutDelta
+    brk: int
+    thread: dict[str, int]  # answers that differ by thread
+    drop: bytes  # page runs that the mirror forgets
+    zero: bytes  # page runs that are zero at home
+    pages: bytes
+    seconds: float  # deadline
+
+
+class Fetch(Message):
+    """Acceptor: the mirror needs the page at `address`, and would like what follows up to `end`."""
+
+    address: int
+    end: int
+
+
+class Pages(Message):
+    """Answer to Fetch: pages of `pages` in the payload, of `zero` all zero; neither holds `address`: nothing is there."""
+
+    address: int
+    zero: bytes
+    pages: bytes
+
+
+class Returned(Message):
+    """The function returned. The payload holds the dirty pages."""
+
+    number: int
+    registers: bytes
+    xstate: bytes
+    journal: list[LayoutCall]
+    brk: int
+    dirty: bytes
+    stale: bytes  # dead stack: present in the mirror, and unequal to home's
+    seconds: float  # in the mirror
+
+
+class Failed(Message):
+    """The call ended without a result and left no trace in the mirror but `dropped`, which it no longer holds."""
+
+    number: int
+    reason: str
+    dropped: bytes
+    seconds: float
+
+
+class Recall(Message):
+    """Initiator: give the call up now."""
+
+    number: int
+
+
+class Beat(Message):
+    """I am alive and the call is running."""
+
+
+class AskBrk(Message):
+    """Acceptor: the call moves its brk; where is the tracee's now?"""
+
+
+class Brk(Message):
+    """Answer to AskBrk."""
+
+    brk: int
+
+
+class Bye(Message):
+    """No more frames come from me."""
+
+    reason: str = ""
+
+
+class Audit(Message):
+    """Initiator, for the debug mode of invariant 3: the hashes of these pages, please."""
+
+    pages: bytes
+
+
+class Digests(Message):
+    digests: bytes  # 16 bytes a page
+
+
+FromInitiator = Hello | Setup | Call | Pages | Brk | Recall | Bye | Audit
+FromAcceptor = Welcome | Refused | Fetch | AskBrk | Returned | Failed | Beat | Bye | Digests
+AnyMessage = FromInitiator | FromAcceptor
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(AnyMessage).decode
+
+
+def encode(message: Message, payload_nbytes: int = 0) -> bytes:
+    """Header and message; the payload follows them on the wire."""
+    body = _encode(message)
+    return HEADER.pack(MAGIC, len(body), payload_nbytes) + body
+
+
+def decode_header(raw: bytes | memoryview) -> tuple[int, int]:
+    """(bytes of the message, bytes of the payload). Raises FrameError."""
+    magic, message_nbytes, payload_nbytes = HEADER.unpack(raw)
+    if magic[:3] != MAGIC[:3]:
+        raise FrameError("the peer does not speak radium's protocol", advice="check the acceptor's host and port")
+    if magic != MAGIC:
+        raise FrameError(f"the peer's frames are of version {magic[3]}, ours of {MAGIC[3]}")
+    if message_nbytes > MAX_MESSAGE or payload_nbytes > MAX_PAYLOAD:
+        raise FrameError(f"a frame claims {message_nbytes} + {payload_nbytes} bytes, more than any frame has")
+    return message_nbytes, payload_nbytes
+
+
+def decode(raw: bytes | memoryview) -> AnyMessage:
+    try:
+        return _decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise FrameError(f"a message cannot be read ({error})") from None
+
+
+def runs(raw: bytes, payload_nbytes: int | None = None) -> pages.Runs:
+    """Page runs of a message, checked; with `payload_nbytes`, also that the payload holds exactly their pages."""
+    try:
+        out = pages.unpack(raw)
+    except ValueError as error:
+        raise FrameError(str(error)) from None
+    if payload_nbytes is not None and pages.total(out) != payload_nbytes:
+        raise FrameError(f"a payload of {payload_nbytes} bytes for page runs of {pages.total(out)}")
+    return out

@@ -1,0 +1,1 @@
+"""The kernel interface: one function per call, no policy."""

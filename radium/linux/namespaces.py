@@ -1,0 +1,25 @@
+"""unshare(2), prctl(2), setrlimit(2) as the sandbox needs them: one function per call."""
+
+
+from radium.linux.libc import syscall
+
+NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
+    0x20000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
+)  # fmt: skip
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_MM, PR_SET_NO_NEW_PRIVS = 1, 4, 35, 38
+PR_SET_MM_MAP = 14
+
+
+def unshare(flags: int) -> None:
+    syscall("unshare", flags)
+
+
+def die_with_parent(signal: int) -> None:
+    syscall("prctl", PR_SET_PDEATHSIG, signal)
+
+
+def set_oom_score(adjustment: int) -> None:
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(adjustment))
+
+

@@ -1,0 +1,110 @@
+"""userfaultfd(2) and ioctl_userfaultfd(2): missing pages served, writes noticed, also for another process's descriptor.
+
+Sources: <linux/userfaultfd.h>; WP_ASYNC and WP_UNPOPULATED: kernel commit 2bad466cc9d9 (6.4, WP_UNPOPULATED) and
+d61ea1cb0095 (6.7, "userfaultfd: UFFD_FEATURE_WP_ASYNC").
+"""
+
+import ctypes
+import errno
+import os
+import struct
+
+from radium.linux.libc import fail, ioctl_function
+
+API = 0xAA
+FEATURE_WP = 1 << 0
+FEATURE_WP_UNPOPULATED = 1 << 13
+FEATURE_WP_ASYNC = 1 << 15
+MISSING = 1
+WRITE_PROTECT = 2
+COPY_MODE_WP = 2
+O_CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
+EVENT_PAGEFAULT = 0x12
+MESSAGE = struct.Struct("<B7xQQ8x")
+
+
+def _iowr(number: int, nbytes: int) -> int:
+    return 3 << 30 | nbytes << 16 | API << 8 | number
+
+
+def _ior(number: int, nbytes: int) -> int:
+    return 2 << 30 | nbytes << 16 | API << 8 | number
+
+
+_API = _iowr(0x3F, 24)
+_REGISTER = _iowr(0x00, 32)
+_UNREGISTER = _ior(0x01, 16)
+_WAKE = _ior(0x02, 16)
+_COPY = _iowr(0x03, 40)
+_ZEROPAGE = _iowr(0x04, 32)
+_WRITEPROTECT = _iowr(0x06, 24)
+
+
+def _ioctl(fd: int, request: int, what: str, *words: int) -> "ctypes.Array[ctypes.c_int64]":
+    argument = (ctypes.c_int64 * len(words))(*words)
+    if ioctl_function(fd, request, ctypes.addressof(argument)) < 0:
+        raise fail(what)
+    return argument
+
+
+def enable(fd: int, features: int) -> None:
+    _ioctl(fd, _API, "UFFDIO_API", API, features, 0)
+
+
+def register(fd: int, start: int, end: int, mode: int) -> None:
+    _ioctl(fd, _REGISTER, f"UFFDIO_REGISTER {start:#x}-{end:#x}", start, end - start, mode, 0)
+
+
+def unregister(fd: int, start: int, end: int) -> None:
+    _ioctl(fd, _UNREGISTER, f"UFFDIO_UNREGISTER {start:#x}-{end:#x}", start, end - start)
+
+
+def wake(fd: int, start: int, end: int) -> None:
+    _ioctl(fd, _WAKE, "UFFDIO_WAKE", start, end - start)
+
+
+def copy(fd: int, start: int, source: int, nbytes: int, mode: int) -> None:
+    """Places nbytes of pages from our address `source` at `start`; pages that are already there are left as they are.
+
+    A long copy may stop half-way (EAGAIN while the address space changes, EEXIST at a present page): it is taken up again.
+    """
+    done = 0
+    argument = (ctypes.c_int64 * 5)()
+    while done < nbytes:
+        argument[:] = [start + done, source + done, nbytes - done, mode, 0]
+        if ioctl_function(fd, _COPY, ctypes.addressof(argument)) >= 0:
+            return
+        number = ctypes.get_errno()
+        if number == errno.EEXIST:
+            done += max(argument[4], 0) or 4096
+        elif number == errno.EAGAIN:
+            done += max(argument[4], 0)
+        else:
+            raise OSError(number, f"UFFDIO_COPY {start + done:#x}: {os.strerror(number)}")
+
+
+def zero(fd: int, start: int, end: int) -> None:
+    """Maps the zero page over [start, end), none of which may be present."""
+    argument = (ctypes.c_int64 * 4)()
+    done = 0
+    while start + done < end:
+        argument[:] = [start + done, end - start - done, 0, 0]
+        if ioctl_function(fd, _ZEROPAGE, ctypes.addressof(argument)) >= 0:
+            return
+        number = ctypes.get_errno()
+        if number != errno.EAGAIN:
+            raise OSError(number, f"UFFDIO_ZEROPAGE {start + done:#x}: {os.strerror(number)}")
+        done += max(argument[3], 0)
+
+
+def write_protect(fd: int, start: int, end: int, on: bool) -> None:
+    _ioctl(fd, _WRITEPROTECT, "UFFDIO_WRITEPROTECT", start, end - start, int(on))
+
+
+def faults(fd: int) -> list[int]:
+    """Addresses of the page faults that wait to be served; empty when there are none."""
+    try:
+        raw = os.read(fd, 32 * 64)
+    except BlockingIOError:
+        return []
+    return [address for event, _flags, address in MESSAGE.iter_unpack(raw) if event == EVENT_PAGEFAULT]

@@ -1,0 +1,185 @@
+"""The report of a job: what `--report` writes, the live table shows and `radium explain` tells.
+
+Layer: beside core. Imports errors only; the tracer counts into it, commands read and write it.
+The keys are a contract with users (`radium explain`, scripts): every one of them is required when a report is
+loaded, except those with a default here. Unknown keys are ignored, so that newer reports can be read.
+
+Units: seconds are float seconds of wall time, pages are 4 KiB, bytes are bytes on the wire.
+"""
+
+import contextlib
+import json
+import os
+import stat
+from typing import Annotated
+
+import msgspec
+
+from radium.errors import JobFailed, UsageError
+
+# Bounded to what a 64-bit counter holds, so that no sum or ratio of a hostile report overflows a float.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Span = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+
+
+class Calls(msgspec.Struct):
+    """Calls committed from an acceptor, and calls that ran (or were finished) at home."""
+
+    remote: Count = 0
+    local: Count = 0
+
+
+class Pages(msgspec.Struct):
+    """Pages of remote calls: sent with the call, fetched by the mirror on demand, brought home at commit."""
+
+    sent: Count
+    paged_in: Count
+    written_back: Count
+
+
+class Bytes(msgspec.Struct):
+    """Bytes of remote calls on the wire, page-ins included."""
+
+    out: Count
+    back: Count
+
+
+class Seconds(msgspec.Struct):
+    """Time of remote calls: trap to commit, and the part of it in which the mirror ran."""
+
+    total: Span
+    in_mirror: Span
+
+
+class CallCost(msgspec.Struct):
+    """What one remote call took; the first one teaches the working set, the last one shows the steady state."""
+
+    paged_in: Count
+    bytes_out: Count
+    bytes_back: Count
+    seconds: Span
+
+
+class ProcessReport(msgspec.Struct):
+    """A tracee. exit: its exit status, 128+N for signal N, None when it was still running at the end."""
+
+    pid: Count
+    exit: int | None
+
+
+class SplitReport(msgspec.Struct):
+    """The counters of one split point, over all processes of the job. Make one with `SplitReport.start`."""
+
+    name: str
+    stance: str
+    trap: str
+    calls: Calls
+    local_reasons: dict[str, Count]
+    went_home: dict[str, Count]
+    pages: Pages
+    bytes: Bytes
+    seconds: Seconds
+    verified: Count
+    diverged: Count
+    first_call: CallCost | None = None
+    last_call: CallCost | None = None
+
+    @classmethod
+    def start(cls, name: str, stance: str, trap: str) -> "SplitReport":
+        """A split point without calls so far."""
+        return cls(name, stance, trap, Calls(), {}, {}, Pages(0, 0, 0), Bytes(0, 0), Seconds(0.0, 0.0), 0, 0)
+
+    def count_remote(
+        self,
+        pages_sent: int,
+        paged_in: int,
+        written_back: int,
+        bytes_out: int,
+        bytes_back: int,
+        seconds_total: float,
+        seconds_in_mirror: float,
+    ) -> None:
+        """Count one call whose result was committed from an acceptor. On the hot path: additions only."""
+        self.calls.remote += 1
+        pages, moved, seconds = self.pages, self.bytes, self.seconds
+        pages.sent += pages_sent
+        pages.paged_in += paged_in
+        pages.written_back += written_back
+        moved.out += bytes_out
+        moved.back += bytes_back
+        seconds.total += seconds_total
+        seconds.in_mirror += seconds_in_mirror
+        self.last_call = CallCost(paged_in, bytes_out, bytes_back, seconds_total)
+        if self.first_call is None:
+            self.first_call = self.last_call
+
+    def count_local(self, reason: str) -> None:
+        """Count one call that ran at home. reason: a word of the vocabulary that `radium explain` knows."""
+        self.calls.local += 1
+        self.local_reasons[reason] = self.local_reasons.get(reason, 0) + 1
+
+
+class Report(msgspec.Struct):
+    """A job: what was split, where its calls ran and what they cost."""
+
+    radium: str
+    program: list[str]
+    acceptors: list[str]
+    processes: list[ProcessReport]
+    splits: list[SplitReport]
+    notes: list[str] = []
+
+    def split(self, name: str, stance: str, trap: str) -> SplitReport:
+        """The counters of that split point, begun at zero when it is new."""
+        for known in self.splits:
+            if (known.name, known.stance, known.trap) == (name, stance, trap):
+                return known
+        self.splits.append(SplitReport.start(name, stance, trap))
+        return self.splits[-1]
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as JSON: a reader of the file sees the old one or the new one, whole.
+
+        What is not a regular file (a pipe, /dev/null) is written in place. Names that are not UTF-8 lose
+        the bytes that cannot be shown. Raises JobFailed.
+        """
+        text = json.dumps(msgspec.to_builtins(self), indent=2, ensure_ascii=False) + "\n"
+        try:
+            _replace_file(os.path.realpath(path), text.encode("utf-8", "replace"))
+        except OSError as exc:
+            raise JobFailed(
+                f"cannot write the report: {exc.strerror}",
+                where=os.fspath(path),
+                advice="give --report a path in a writable folder with room",
+            ) from exc
+
+
+def load(path: str | os.PathLike[str]) -> Report:
+    """Read a report. Raises UsageError when it cannot be read or is not one."""
+    where = os.fspath(path)
+    advice = "give a file that `radium run` or `radium attach` wrote with --report"
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Report)
+    except OSError as exc:
+        raise UsageError(f"cannot read the report: {exc.strerror}", where=where, advice=advice) from exc
+    # msgspec's own errors are ValueErrors, as are bad UTF-8 and a path with a null byte.
+    except (ValueError, RecursionError) as exc:
+        raise UsageError(f"not a report of radium: {exc}", where=where, advice=advice) from exc
+
+
+def _replace_file(path: str, content: bytes) -> None:
+    if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        with open(path, "wb") as file:
+            file.write(content)
+        return
+    fresh = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(fresh, "xb") as file:
+            file.write(content)
+        os.replace(fresh, path)
+    except OSError as exc:
+        if not isinstance(exc, FileExistsError):
+            with contextlib.suppress(OSError):
+                os.unlink(fresh)
+        raise

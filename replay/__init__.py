@@ -1,0 +1,1 @@
+"""The acceptor: mirrors of tracees, and the calls that run in them."""

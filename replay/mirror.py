@@ -1,0 +1,340 @@
+"""The mirrored address space: layout, pages, what is held, and how it forgets what a failed call did.
+
+Every page of the mirror is in one of four states:
+
+    missing   not there; touching it is a page-in (userfaultfd MISSING)
+    held      there, and equal to the tracee's unless written during the call (dirty)
+    stale     dead stack that a call left behind: there, unequal, refreshed before it can be seen again
+    fresh     in a range that the call itself mapped, or the room below the stack: zero until touched, no page-in
+
+Invariants: `held` and `stale` are disjoint; outside of a call nothing is fresh.
+Sources: DESIGN.md sections 5 and 6; prctl(2) PR_SET_MM_MAP; ioctl_userfaultfd(2).
+"""
+
+import ctypes
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+
+from radium import dirty
+from radium.core import wire
+from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
+from radium.core.mapping import (
+    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, RESERVED, STACK, Area, Layout,
+    LayoutCall, LayoutDelta, clip, covered, replay, touched_by,
+)  # fmt: skip
+from radium.core.pages import PageSet, Run, Runs, intersect, normalise, pieces, subtract, total
+from radium.core.regs import Registers
+from radium.errors import JobFailed, RemoteFault
+from radium.linux import namespaces, userfaultfd, vm
+from radium.replay.sandbox import Limits
+from radium.replay.vessel import SystemCall, Vessel, place
+
+STACK_ROOM = 1 << 20
+# System V psABI 3.2.2: the 128 bytes below rsp belong to the function.
+RED_ZONE = 128
+CHUNK = 1 << 20
+# Zero runs from this size on are left to the kernel's own zero pages; smaller ones are placed.
+NATIVE_ZERO_NBYTES = 64 << 10
+_MAP_NEW = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE
+
+
+class Mirror:
+    def __init__(self, setup: wire.Setup, limits: Limits) -> None:
+        self.identity = setup.identity
+        self._mm = setup.mm
+        self.brk = setup.brk
+        self.layout: Layout = list(setup.layout)
+        self.held, self.stale, self.fresh = PageSet(), PageSet(), PageSet()
+        self.journal: list[LayoutCall] = []
+        self._touched: Runs = []
+        self._room: Run = (0, 0)
+        used = [*covered(self.layout), *((a.start, a.end) for a in setup.special)]
+        self.vessel = Vessel(place(normalise(used)), limits)
+        try:
+            self._build(setup)
+        except OSError as error:
+            self.vessel.kill()
+            raise JobFailed(f"the mirror cannot be built: {error.strerror}") from None
+
+    # Building
+
+    def _build(self, setup: wire.Setup) -> None:
+        self._clear_own(setup.special)
+        self.tracking = dirty.choose(setup.tracking)
+        self.tracker = dirty.tracker(self.tracking, self.vessel.pid, absent_counts=False)
+        self._open_userfaultfd()
+        self._map(self.layout)
+        self._place_room()
+        self._set_mm()
+        self.vessel.seal()
+        self._buffer = memoryview(bytearray(CHUNK))
+        self._buffer_at = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
+        self._zeros = ctypes.create_string_buffer(NATIVE_ZERO_NBYTES)
+
+    def _clear_own(self, wanted: Sequence[Area]) -> None:
+        """What exec gave the vessel goes; its vdso and its data move to where the tracee has them."""
+        own = {m.path: m for m in self.vessel.special if m.path != "[vsyscall]"}
+        calls: list[SystemCall] = [
+            ("munmap", (m.start, m.end - m.start)) for m in self.vessel.mappings() if m.path == "[stack]"
+        ]
+        there = {a.what: a for a in wanted if a.what in own}
+        for name, area in there.items():
+            if area.end - area.start != own[name].end - own[name].start:
+                raise JobFailed(f"{name} has another size here than in the tracee's kernel")
+        away = self.vessel.base + 0x40000
+        for m in own.values():
+            nbytes = m.end - m.start
+            calls.append(("mremap", (m.start, nbytes, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, away)))
+            if m.path in there:
+                target = there[m.path].start
+                calls.append(("mremap", (away, nbytes, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, target)))
+            away += nbytes
+        # First all out of the way, then all into place: a target may be where another one was.
+        calls.sort(key=lambda call: call[0] == "mremap" and call[1][4] >= self.vessel.base + 0x100000)
+        self.vessel.batch(calls)
+
+    def _open_userfaultfd(self) -> None:
+        fd = self.vessel.call("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK)
+        self.uffd = self.vessel.take_descriptor(fd)
+        self.registered = userfaultfd.MISSING
+        features = 0
+        if self.tracking == "pagemap":
+            features, self.registered = dirty.FEATURES, userfaultfd.MISSING | userfaultfd.WRITE_PROTECT
+        userfaultfd.enable(self.uffd, features)
+
+    def _set_mm(self) -> None:
+        """Gives the mirror the tracee's brk and program layout, so that a mirrored malloc grows the tracee's heap."""
+        start = self._mm
+        fields = [start[0], start[1], start[2], start[3], start[4], self.brk, *start[5:10]]
+        raw = struct.pack("<12QIi", *fields, 0, 0, -1)
+        self.vessel.memory.write(self.vessel.scratch, raw)
+        self.vessel.call("prctl", namespaces.PR_SET_MM, namespaces.PR_SET_MM_MAP, self.vessel.scratch, len(raw))
+
+    # Layout
+
+    def _map(self, areas: Sequence[Area]) -> None:
+        """Fresh, missing memory in the places of the areas, which are free or replaced."""
+        self.vessel.batch([("mmap", (a.start, a.end - a.start, a.prot, _MAP_NEW, -1, 0)) for a in areas])
+        self._register(covered(a for a in areas if not a.kind & RESERVED), missing=True)
+
+    def _register(self, runs: Sequence[Run], *, missing: bool) -> None:
+        mode = self.registered if missing else self.registered & ~userfaultfd.MISSING
+        for start, end in runs:
+            if mode:
+                userfaultfd.register(self.uffd, start, end, mode)
+            else:
+                userfaultfd.unregister(self.uffd, start, end)
+
+    def _place_room(self) -> None:
+        """Free pages below the stack, so that it can grow here as it would at home."""
+        stack = next((a for a in self.layout if a.kind & STACK), None)
+        if stack is None:
+            return
+        below = max((a.end for a in self.layout if a.end <= stack.start), default=0)
+        room = (max(stack.start - STACK_ROOM, below), stack.start)
+        if room == self._room:
+            return
+        gone = subtract([self._room] if self._room[1] else [], covered(self.layout))
+        self._room = room
+        self._forget_all(gone)
+        calls: list[SystemCall] = [("munmap", (start, end - start)) for start, end in gone]
+        if room[0] < room[1]:
+            calls.append(("mmap", (room[0], room[1] - room[0], 3, _MAP_NEW, -1, 0)))
+        self.vessel.batch(calls)
+        if room[0] < room[1]:
+            self._register([room], missing=False)
+
+    def apply(self, delta: LayoutDelta, brk: int) -> None:
+        """Repeats what the tracee did to its layout since the last synchronisation."""
+        if delta:
+            changed = normalise([*delta.unmap, *((a.start, a.end) for a in delta.map)])
+            self._forget_all(changed)
+            self.vessel.batch(
+                [
+                    *(("munmap", (start, end - start)) for start, end in delta.unmap),
+                    *(("mprotect", (a.start, a.end - a.start, a.prot)) for a in delta.protect),
+                ]
+            )
+            self._map(delta.map)
+            self.layout = apply_delta(self.layout, delta)
+            self._place_room()
+        self.set_brk(brk)
+
+    def set_brk(self, brk: int) -> None:
+        if brk != self.brk:
+            self.brk = brk
+            self._set_mm()
+
+    def _forget_all(self, runs: Sequence[Run]) -> None:
+        self.tracker.forget(intersect(self.held.runs, runs))
+        for pages in (self.held, self.stale, self.fresh):
+            pages.remove(runs)
+
+    def drop(self, runs: Sequence[Run]) -> None:
+        """Makes pages missing again."""
+        gone = intersect(runs, covered(self.layout))
+        self.vessel.batch([("madvise", (start, end - start, MADV_DONTNEED)) for start, end in gone])
+        self._register(intersect(gone, covered(a for a in self.layout if not a.kind & RESERVED)), missing=True)
+        self._forget_all(gone)
+
+    # Pages
+
+    def present(self) -> Runs:
+        return normalise([*self.held.runs, *self.stale.runs])
+
+    def place_payload(self, runs: Sequence[Run], read_into: Callable[[memoryview], None]) -> None:
+        """Takes the contents of `runs`, in order, from `read_into`; they are held and clean afterwards."""
+        present = self.present()
+        for start, end in runs:
+            for first in range(start, end, CHUNK):
+                last = min(first + CHUNK, end)
+                read_into(self._buffer[: last - first])
+                self._place_chunk(first, last, present)
+        overwritten = intersect(runs, present)
+        self.tracker.clean(overwritten if self.tracking == "pagemap" else runs)
+        self.stale.remove(runs)
+        self.held.add(runs)
+
+    def _place_chunk(self, start: int, end: int, present: Runs) -> None:
+        there = intersect([(start, end)], present)
+        mode = userfaultfd.COPY_MODE_WP if self.registered & userfaultfd.WRITE_PROTECT else 0
+        for first, last in subtract([(start, end)], there):
+            userfaultfd.copy(self.uffd, first, self._buffer_at + first - start, last - first, mode)
+        for first, last in there:
+            self._overwrite(first, self._buffer[first - start : last - start])
+
+    def _overwrite(self, address: int, data: memoryview) -> None:
+        source = ctypes.addressof(ctypes.c_char.from_buffer(data))
+        try:
+            vm.write_runs(self.vessel.pid, [(address, address + len(data))], source)
+        except RemoteFault:
+            self.vessel.memory.write(address, data)
+
+    def place_zero(self, runs: Sequence[Run]) -> None:
+        """These pages are zero at home; they are held afterwards."""
+        present = self.present()
+        for start, end in runs:
+            for first, last in intersect([(start, end)], present):
+                self._fill_zero(first, last, self._overwrite_zero)
+            for first, last in subtract([(start, end)], present):
+                if last - first >= NATIVE_ZERO_NBYTES:
+                    self._register([(first, last)], missing=False)
+                    userfaultfd.wake(self.uffd, first, last)
+                else:
+                    self._fill_zero(first, last, self._copy_zero)
+        self.tracker.clean(intersect(runs, present) if self.tracking == "pagemap" else runs)
+        self.stale.remove(runs)
+        self.held.add(runs)
+
+    def _fill_zero(self, start: int, end: int, place_piece: Callable[[int, int], None]) -> None:
+        for first in range(start, end, NATIVE_ZERO_NBYTES):
+            place_piece(first, min(NATIVE_ZERO_NBYTES, end - first))
+
+    def _overwrite_zero(self, address: int, nbytes: int) -> None:
+        self._overwrite(address, memoryview(bytearray(nbytes)))
+
+    def _copy_zero(self, address: int, nbytes: int) -> None:
+        mode = userfaultfd.COPY_MODE_WP if self.registered & userfaultfd.WRITE_PROTECT else 0
+        userfaultfd.copy(self.uffd, address, ctypes.addressof(self._zeros), nbytes, mode)
+
+    def wake(self, address: int) -> None:
+        userfaultfd.wake(self.uffd, address, address + PAGE_SIZE)
+
+    def area_at(self, address: int) -> Area | None:
+        return next((a for a in self.layout if a.start <= address < a.end), None)
+
+    def begin(self) -> None:
+        """A call starts: the room below the stack is its to use."""
+        if self._room[0] < self._room[1]:
+            self.fresh.add([self._room])
+
+    # Memory calls made by the call itself
+
+    def record(self, call: LayoutCall) -> None:
+        """The mirror thread made this memory call: the layout follows, new memory is fresh."""
+        before = self.layout
+        self.layout, brk = replay(self.layout, self.brk, [call])
+        self.journal.append(call)
+        self._touched = normalise([*self._touched, *touched_by(call, self.brk)])
+        appeared, gone = subtract(covered(self.layout), covered(before)), subtract(covered(before), covered(self.layout))
+        self.brk = brk
+        renewed = _renewed_by(call)
+        self._forget_all([*normalise([*gone, *renewed, *appeared])])
+        new = normalise([*appeared, *intersect(renewed, covered(self.layout))])
+        self._register(new, missing=False)
+        self.fresh.add(new)
+
+    # The end of a call
+
+    def collect(self, regs: Registers) -> tuple[Runs, Runs]:
+        """(dirty, dead): pages that the call wrote and that must go home, and dead stack, which stays and is stale."""
+        written = self.tracker.written(self.held.runs)
+        fresh = self.tracker.populated(self.fresh.runs)
+        changed = normalise([*written, *fresh])
+        dead = intersect(changed, self._dead_stack(regs.rsp))
+        return subtract(changed, dead), dead
+
+    def _dead_stack(self, rsp: int) -> Runs:
+        stack = next((a for a in self.layout if a.kind & STACK and a.start <= rsp <= a.end), None)
+        if stack is None:
+            return []
+        live = page_floor(rsp - RED_ZONE)
+        return [(self._room[0] or stack.start, live)] if live > stack.start else []
+
+    def settle(self, changed: Sequence[Run], dead: Sequence[Run]) -> None:
+        """The answer was sent and counts as committed: what the call wrote is held, what it mapped is like all else."""
+        self.held.remove(dead)
+        self.stale.add(dead)
+        ended = subtract(self.fresh.runs, [self._room])
+        self.held.add(changed)
+        if ended:
+            self.tracker.clean(intersect(changed, ended))
+            self._register(ended, missing=True)
+        self.fresh.clear()
+        self.journal, self._touched = [], []
+
+    def undo(self, layout: Layout, brk: int) -> Runs:
+        """Forgets a call that failed: its writes and its memory calls. Returns the pages that are not held any more."""
+        written = self.tracker.written(intersect(self.held.runs, covered(self.layout)))
+        lost = normalise([*written, *self._touched])
+        dropped = intersect(lost, self.held.runs)
+        touched, self._touched, self.journal = self._touched, [], []
+        self.layout = layout
+        self._forget_all(normalise([*lost, *self.fresh.runs]))
+        self.vessel.batch([("munmap", (start, end - start)) for start, end in touched])
+        self._map([piece for start, end in touched for piece in clip(layout, start, end)])
+        self.set_brk(brk)
+        self.drop(subtract(written, touched))
+        return dropped
+
+    def contents(self, runs: Sequence[Run]) -> Iterator[memoryview]:
+        """Yields the contents of the runs in pieces; each is overwritten by the next."""
+        for piece in pieces(runs, CHUNK):
+            nbytes = total(piece)
+            vm.read_runs(self.vessel.pid, piece, self._buffer_at)
+            yield self._buffer[:nbytes]
+
+    def close(self) -> None:
+        os.close(self.uffd)
+        self.tracker.close()
+        self.vessel.kill()
+
+
+def apply_delta(layout: Layout, delta: LayoutDelta) -> Layout:
+    """The layout after the delta."""
+    gone = normalise([*delta.unmap, *((a.start, a.end) for a in delta.map), *((a.start, a.end) for a in delta.protect)])
+    kept = [piece for start, end in subtract(covered(layout), gone) for piece in clip(layout, start, end)]
+    changed = [piece for a in delta.protect for piece in (p._replace(prot=a.prot) for p in clip(layout, a.start, a.end))]
+    return sorted([*kept, *changed, *delta.map])
+
+
+def _renewed_by(call: LayoutCall) -> Runs:
+    """Ranges that exist before and after the call and whose contents it replaced."""
+    a = call.arguments
+    end = a[0] + page_ceil(a[1])
+    if call.name == "mmap":
+        return [(call.result, call.result + end - a[0])]
+    if call.name == "madvise" and a[2] == MADV_DONTNEED:
+        return [(a[0], end)]
+    return []

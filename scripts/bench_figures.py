@@ -1,0 +1,413 @@
+"""The figures of scripts/bench: each measured in a tracee that times its own calls, beside its limit in the same run.
+
+A ratio says how many times worse than its limit a figure is; 1 would be perfect. All times are nanoseconds until they
+are printed. The limits are in benchmarks/limits.c, the tracees in benchmarks/tracee.c and benchmarks/numpy_tracee.py.
+Everything started here is ended by its pid.
+Example: .venv/bin/python scripts/bench_figures.py --quick --only null
+"""
+
+import argparse
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from processes import Failed, Process, attached, serving
+
+HERE = Path(__file__).parent / "benchmarks"
+OWN_SPLITS = str(HERE / "tracee.toml")
+ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+BULK_NBYTES = 64 << 20
+MS = 1_000_000
+
+
+@dataclass
+class Figure:
+    """One row. `ratio` is filled in from value and limit where both are times; `met` is None without a target."""
+
+    name: str
+    value: float
+    unit: str
+    limit: float
+    limit_name: str
+    ratio: float
+    target: str = ""
+    met: bool | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Bench:
+    """What all figures need: the compiled programs, the acceptor, the number of repetitions, the limits met so far."""
+
+    def __init__(self, folder: Path, where: list[str], quick: bool) -> None:
+        self.folder = folder
+        self.where = where
+        self.quick = quick
+        self.limits: dict[str, dict[str, dict[str, int]]] = {}
+        for program in ("limits", "tracee"):
+            source = HERE / f"{program}.c"
+            subprocess.run(["gcc", "-O2", "-rdynamic", "-o", str(folder / program), str(source)], check=True)
+
+    def times(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+    def limit(self, kind: str, full: int, quick: int) -> int:
+        """The median of a raw limit, in nanoseconds, placed on the CPUs in the way that is best for it."""
+        if kind not in self.limits:
+            command = [str(self.folder / "limits"), kind, str(self.times(full, quick))]
+            self.limits[kind] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        return min(placed["median_ns"] for placed in self.limits[kind].values())
+
+    def pingpong_ns(self) -> int:
+        return self.limit("pingpong", 20_000, 5_000)
+
+    def bulk_ns(self) -> int:
+        return self.limit("bulk", 30, 10)
+
+    def stop_ns(self) -> int:
+        return self.limit("stop", 20_000, 5_000)
+
+    def seize_ns(self) -> int:
+        return self.limit("seize", 500, 100)
+
+    def c_tracee(self) -> Process:
+        return Process([str(self.folder / "tracee")], "stdout")
+
+    def numpy_tracee(self, env: dict[str, str] | None = None) -> Process:
+        tracee = Process([sys.executable, str(HERE / "numpy_tracee.py")], "stdout", env or ONE_THREAD)
+        tracee.ask("spin 1")  # it has imported NumPy when it answers
+        return tracee
+
+    @contextmanager
+    def split(self, tracee: Process, split: str, remote: int = 0) -> Iterator[dict[str, Any]]:
+        """Attach for the length of the block; the yielded dictionary gets the report's totals when the block has ended.
+
+        Failed unless at least `remote` calls were remote: a figure of calls that stayed at home would be worthless.
+        """
+        report = self.folder / "report.json"
+        totals: dict[str, Any] = {}
+        with attached(tracee.pid, split, report, self.where):
+            yield totals
+        totals.update(report_totals(report))
+        if totals["remote"] < remote:
+            raise Failed(f"only {totals['remote']} of {remote} calls were remote; local: {totals['local_reasons']}")
+
+
+def report_totals(report: Path) -> dict[str, Any]:
+    """What a report says, added up over its splits."""
+    splits = json.loads(report.read_text())["splits"]
+    totals: dict[str, Any] = {
+        "remote": sum(split["calls"]["remote"] for split in splits),
+        "paged_in": sum(split["pages"]["paged_in"] for split in splits),
+        "out_nbytes": sum(split["bytes"]["out"] for split in splits),
+        "back_nbytes": sum(split["bytes"]["back"] for split in splits),
+        "in_mirror_s": sum(split["seconds"]["in_mirror"] for split in splits),
+    }
+    totals["crossed_nbytes"] = totals["out_nbytes"] + totals["back_nbytes"]
+    totals["local_reasons"] = {
+        f"{split['name']}: {reason}": count for split in splits for reason, count in split["local_reasons"].items()
+    }
+    return totals
+
+
+def null_call(bench: Bench) -> Iterator[Figure]:
+    """A C function that returns its argument, against 64 bytes there and back."""
+    count = bench.times(2000, 300)
+    with bench.c_tracee() as tracee:
+        local = tracee.ask(f"null {count}")
+        with bench.split(tracee, OWN_SPLITS, count + 20) as report:
+            tracee.ask("null 20")
+            split = tracee.ask(f"null {count}")
+    value, limit = split["median_ns"], bench.pingpong_ns()
+    yield Figure(
+        "null call", value / 1e3, "µs", limit / 1e3, "raw TCP ping-pong", value / limit,
+        "< 1 ms", value < MS, {"split": split, "local": local, "report": report},
+    )  # fmt: skip
+
+
+def bulk_read(bench: Bench) -> Iterator[Figure]:
+    """64 MiB that are rewritten before each call and summed by it."""
+    count = bench.times(12, 4)
+    with bench.c_tracee() as tracee:
+        local = tracee.ask(f"bulk {count}")
+        with bench.split(tracee, OWN_SPLITS, count + 2) as report:
+            first = tracee.ask("bulk 2")
+            split = tracee.ask(f"bulk {count}")
+    rate, raw_rate = BULK_NBYTES / split["median_ns"], BULK_NBYTES / bench.bulk_ns()
+    yield Figure(
+        "64 MiB read by a call", rate, "GB/s", raw_rate, "raw TCP bulk", raw_rate / rate,
+        ">= 1 GB/s", rate >= 1, {"split": split, "first": first, "local": local, "report": report},
+    )  # fmt: skip
+
+
+def products(tracee: Process, size: int, count: int, what: str) -> dict[str, Any]:
+    return tracee.ask(f"product {size} {count} {what}")
+
+
+def expect_same_results(*phases: dict[str, Any]) -> None:
+    if len({phase["sha256"] for phase in phases}) != 1:
+        raise Failed("the products of a split run are not bit-identical to the local ones")
+
+
+def dgemm(bench: Bench) -> Iterator[Figure]:
+    """Matrix products with operands that are rewritten before each, against the same process before and after."""
+    for size, full, quick in ((512, 40, 10), (1024, 20, 6), (2048, 8, 3)):
+        count = bench.times(full, quick)
+        with bench.numpy_tracee() as tracee:
+            products(tracee, size, 2, "fresh")
+            before = products(tracee, size, count, "fresh")
+            with bench.split(tracee, "blas", count + 2) as report:
+                first = products(tracee, size, 2, "fresh")
+                during = products(tracee, size, count, "fresh")
+            after = products(tracee, size, count, "fresh")
+        expect_same_results(before, during, after)
+        value, limit = median(during["ns"]), median(before["ns"] + after["ns"])
+        targeted = size == 1024
+        yield Figure(
+            f"dgemm {size}, fresh operands", value / MS, "ms", limit / MS, "local call", value / limit,
+            "<= 1.6 x local" if targeted else "", value <= 1.6 * limit if targeted else None,
+            {"first_ns": first["ns"], "split_ns": during["ns"], "before_ns": before["ns"], "after_ns": after["ns"],
+             "report": report},
+        )  # fmt: skip
+
+
+def unchanged_run(bench: Bench, count: int) -> tuple[list[int], list[int], dict[str, Any]]:
+    """Products of 1024 with the left matrix unchanged: the local durations, the split ones, and the report.
+
+    Three more split products come first, in which the mirror gets what it will keep.
+    """
+    with bench.numpy_tracee() as tracee:
+        products(tracee, 1024, 3, "keep")
+        before = products(tracee, 1024, count, "keep")
+        with bench.split(tracee, "blas", count + 3) as report:
+            products(tracee, 1024, 3, "keep")
+            during = products(tracee, 1024, count, "keep")
+        after = products(tracee, 1024, count, "keep")
+    expect_same_results(before, during, after)
+    return [*before["ns"], *after["ns"]], during["ns"], report
+
+
+def dgemm_unchanged(bench: Bench) -> Iterator[Figure]:
+    """100 products of which A is unchanged. What crossed per call is the difference of a long and a short run."""
+    short, long = 1, bench.times(100, 20) + 1
+    _, _, short_report = unchanged_run(bench, short)
+    local, split, report = unchanged_run(bench, long)
+    details = {"split_ns": split, "local_ns": local, "report": report, "short_report": short_report}
+
+    value, limit = sum(split), sum(local) / 2
+    yield Figure(
+        f"{long} dgemm 1024, A unchanged", value / MS, "ms", limit / MS, "local calls", value / limit, details=details,
+    )  # fmt: skip
+
+    crossed = (report["crossed_nbytes"] - short_report["crossed_nbytes"]) / (long - short)
+    needed = 2 * 8 * 1024 * 1024
+    yield Figure(
+        "  crossed per call", crossed / 1024, "KiB", needed / 1024, "B + C", crossed / needed,
+        "<= B + C + 256 KiB", crossed <= needed + (256 << 10),
+    )  # fmt: skip
+
+    paged_in = (report["paged_in"] - short_report["paged_in"]) / (long - short)
+    yield Figure("  page-ins per call", paged_in, "pages", 0, "none", paged_in, "none", paged_in <= 0)
+
+
+def first_call(bench: Bench) -> Iterator[Figure]:
+    """The first product that a fresh process splits: everything that the mirror needs crosses now."""
+    local, split, ideal, reports = [], [], [], []
+    for _ in range(bench.times(5, 2)):
+        with bench.numpy_tracee() as tracee:
+            local += products(tracee, 512, 1, "fresh")["ns"]
+        with bench.numpy_tracee() as tracee, bench.split(tracee, "blas", 1) as report:
+            split += products(tracee, 512, 1, "fresh")["ns"]
+        ideal.append(local[-1] + report["crossed_nbytes"] * bench.bulk_ns() / BULK_NBYTES)
+        reports.append(report)
+    value, limit = median(split), median(ideal)
+    yield Figure(
+        "first call, fresh NumPy", value / MS, "ms", limit / MS, "first local + its bytes by raw TCP", value / limit,
+        details={"split_ns": split, "local_ns": local, "reports": reports},
+    )  # fmt: skip
+
+
+def largest_gap(gaps: list[list[int]], start: int, end: int) -> int:
+    """The longest time for which a tracee stood still between two moments."""
+    return max((ns for when, ns in gaps if when < end and when + ns > start), default=0)
+
+
+def felt_pauses(bench: Bench, tracee: Process, split: str) -> dict[str, int]:
+    """How long a tracee that looks at the clock all the time stood still at most: untouched, attaching, detaching."""
+    untouched_s, spin_s = 1.0, 8.0
+    begun = time.monotonic_ns()
+    number = len(tracee.lines)
+    tracee.say(f"spin {int(spin_s * 1000)}")
+    time.sleep(untouched_s)  # the measurement itself: nothing happens to the tracee in this time
+    attaching = time.monotonic_ns()
+    with bench.split(tracee, split):
+        detaching = time.monotonic_ns()
+    detached = time.monotonic_ns()
+    if detached > begun + spin_s * 1e9:
+        raise Failed(f"attaching and detaching took longer than {spin_s - untouched_s:.0f} s")
+    tracee.wait_for(lambda lines: len(lines) > number, "the spinning tracee's answer")
+    gaps = json.loads(tracee.lines[number])["gaps"]
+    return {
+        "untouched_ns": largest_gap(gaps, begun, attaching),
+        "attach_ns": largest_gap(gaps, attaching, detaching),
+        "detach_ns": largest_gap(gaps, detaching, detached),
+    }
+
+
+def attach_pause(bench: Bench) -> Iterator[Figure]:
+    """The longest time for which attaching keeps the tracee from running, as it sees it itself."""
+    tracees: list[tuple[str, Callable[[], Process], str]] = [
+        ("C program", bench.c_tracee, OWN_SPLITS),
+        ("NumPy", functools.partial(bench.numpy_tracee, dict(os.environ)), "blas"),
+    ]
+    for name, start, split in tracees:
+        pauses = []
+        for _ in range(bench.times(3, 1)):
+            with start() as tracee:
+                pauses.append(felt_pauses(bench, tracee, split))
+        value, worst = median(p["attach_ns"] for p in pauses), max(p["attach_ns"] for p in pauses)
+        limit = bench.seize_ns()
+        yield Figure(
+            f"attach pause, {name}", value / MS, "ms", limit / MS, "one ptrace stop and detach", value / limit,
+            "< 100 ms", worst < 100 * MS, {"pauses": pauses},
+        )  # fmt: skip
+
+
+def rejected_call(bench: Bench) -> Iterator[Figure]:
+    """A call that its guard keeps at home, against a breakpoint stop."""
+    count = bench.times(5000, 1000)
+    with bench.c_tracee() as tracee, bench.split(tracee, OWN_SPLITS) as report:
+        tracee.ask("guarded 50")
+        rounds = [tracee.ask(f"guarded {count}")["mean_ns"] for _ in range(bench.times(5, 3))]
+    rejected = sum(n for reason, n in report["local_reasons"].items() if reason.endswith(": guard"))
+    if rejected < count * len(rounds):
+        raise Failed(f"only {rejected} of {count * len(rounds)} calls were kept at home by the guard")
+    value, limit = median(rounds), bench.stop_ns()
+    yield Figure(
+        "guard-rejected call", value / 1e3, "µs", limit / 1e3, "int3 + ptrace stop", value / limit,
+        details={"rounds_ns": rounds, "report": report},
+    )  # fmt: skip
+
+
+def residual_cost(bench: Bench) -> Iterator[Figure]:
+    """What a call costs after detaching, against before attaching; the best of several rounds, which noise spares."""
+    rounds, count = bench.times(15, 8), 20_000_000
+    with bench.c_tracee() as tracee:
+        before = [tracee.ask(f"loop {count}")["mean_ns"] for _ in range(rounds)]
+        with bench.split(tracee, OWN_SPLITS, 50):
+            tracee.ask("null 50")
+        after = [tracee.ask(f"loop {count}")["mean_ns"] for _ in range(rounds)]
+    value, limit = min(after), min(before)
+    noise = max(1.05, median(before) / limit)
+    yield Figure(
+        "call after detach", value, "ns", limit, "before attach", value / limit,
+        f"<= {noise:.2f} x (noise)", value <= noise * limit, {"before_ns": before, "after_ns": after},
+    )  # fmt: skip
+
+
+FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
+    "null": null_call,
+    "bulk": bulk_read,
+    "dgemm": dgemm,
+    "unchanged": dgemm_unchanged,
+    "first": first_call,
+    "pause": attach_pause,
+    "guard": rejected_call,
+    "residual": residual_cost,
+}
+
+
+def measure(bench: Bench, names: list[str], failures: dict[str, str]) -> Iterator[Figure]:
+    """The figures of these names; one that cannot be measured is put among the failures, and the others go on."""
+    for name in names:
+        try:
+            yield from FIGURES[name](bench)
+        except (Failed, subprocess.SubprocessError) as error:
+            failures[name] = str(error)
+
+
+def machine() -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    model = next((line.split(": ")[1] for line in cpuinfo.splitlines() if line.startswith("model name")), "unknown CPU")
+    return {
+        "kernel": f"Linux {platform.release()}",
+        "cpu": model,
+        "cpus": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "numpy": importlib.metadata.version("numpy"),
+    }
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def table(figures: list[Figure], about: dict[str, Any]) -> Table:
+    title = "{kernel}, {cpu}, {cpus} CPUs, Python {python}, NumPy {numpy}".format_map(about)
+    rows = Table("figure", title=title, title_justify="left")
+    for heading in ("radium", "limit"):
+        rows.add_column(heading, justify="right")
+    rows.add_column("limit is")
+    rows.add_column("ratio", justify="right")
+    rows.add_column("target")
+    rows.add_column("")
+    for figure in figures:
+        verdict = {True: "[green]pass", False: "[red]FAIL", None: ""}[figure.met]
+        limit = f"{number(figure.limit)} {figure.unit}"
+        value = f"{number(figure.value)} {figure.unit}"
+        rows.add_row(figure.name, value, limit, figure.limit_name, number(figure.ratio), figure.target, verdict)
+    return rows
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="radium's figures beside the machine's limits")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("--only", action="append", choices=list(FIGURES), help="only this figure (repeatable)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures with all details; - for stdout")
+    parser.add_argument("--acceptor", metavar="HOST:PORT", help="use this acceptor; default: one is started")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    console = Console(stderr=options.json == "-", width=None if sys.stdout.isatty() else 140)
+    about = machine()
+    failures: dict[str, str] = {}
+    figures = []
+    with tempfile.TemporaryDirectory(prefix="radium-bench-") as folder:
+        acceptor = nullcontext(options.acceptor) if options.acceptor else serving()
+        with acceptor as address:
+            bench = Bench(Path(folder), ["--acceptor", address], options.quick)
+            for figure in measure(bench, options.only or list(FIGURES), failures):
+                figures.append(figure)
+                print(f"bench: {figure.name.strip()}: {number(figure.value)} {figure.unit}", file=sys.stderr)
+    console.print(table(figures, about))
+    for name, reason in failures.items():
+        console.print(f"{name} could not be measured: {reason}", markup=False, soft_wrap=True)
+    if options.json:
+        result = {**about, "figures": [asdict(f) for f in figures], "limits": bench.limits, "failures": failures}
+        text = json.dumps(result, indent=1)
+        print(text) if options.json == "-" else Path(options.json).write_text(text + "\n")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (Failed, subprocess.SubprocessError, OSError) as error:
+        sys.exit(f"bench: {error}")

@@ -1,0 +1,105 @@
+"""kill -9 of radium while calls are flying: the tracee goes on living, and the breakpoints go."""
+
+import random
+import signal
+import time
+
+import pytest
+from harness import (
+    Snapshot,
+    code_of,
+    descendants,
+    descendants_named,
+    kill_all,
+    poll_until,
+    progress,
+    remote_of,
+    status,
+    thread_states,
+)
+
+LIBRARY = "libwork.so"
+
+
+@pytest.fixture
+def target(build, work):
+    running = work.start([build("longrun", library="work")])
+    progress(running)
+    return running
+
+
+def check_recovers(target, before):
+    poll_until(lambda: not target.alive or code_of(target.pid, LIBRARY) == before.code, "breakpoints are removed", 5)
+    assert target.alive, f"the tracee died: exit {target.wait()}\n{target.out.tail()}"
+    assert status(target.pid)["TracerPid"] == "0"
+    progress(target)
+    assert not set(thread_states(target.pid).values()) & {"T", "t"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_at_a_random_moment(target, work, profile, acceptor, seed):
+    """Radium killed at any moment leaves a tracee that goes on with right results and without breakpoints."""
+    before = Snapshot.of(target.pid, LIBRARY)
+    session = work.attach(target.pid, profile("work"), acceptor=acceptor)
+    progress(target, steps=1)
+    time.sleep(random.Random(seed).random() * 0.05)  # the random moment
+    session.running.kill(signal.SIGKILL)
+    session.running.wait()
+    check_recovers(target, before)
+    target.kill()
+    target.check_success()
+
+
+def test_attach_again_after_the_kill(target, work, profile):
+    """After radium was killed, attach works again, and its detach leaves no breakpoint of either."""
+    before = Snapshot.of(target.pid, LIBRARY)
+    first = work.attach(target.pid, profile("work"))
+    progress(target)
+    first.running.kill(signal.SIGKILL)
+    first.running.wait()
+    check_recovers(target, before)
+    second = work.attach(target.pid, profile("work"))
+    progress(target)
+    assert remote_of(second.detach(), "work_mix") > 0
+    check_recovers(target, before)
+    target.kill()
+    target.check_success()
+
+
+def test_nothing_of_radium_stays(target, work, profile):
+    """The private acceptor, the mirror and the guardian of a killed radium end."""
+    session = work.attach(target.pid, profile("work"))
+    progress(target)
+    helpers = descendants(session.running.pid)
+    session.running.kill(signal.SIGKILL)
+    session.running.wait()
+
+    def gone():
+        return not [pid for pid in helpers if is_alive(pid)]
+
+    try:
+        poll_until(gone, f"helpers {helpers} end", 10)
+    finally:
+        kill_all(pid for pid in helpers if is_alive(pid))
+
+
+def is_alive(pid):
+    try:
+        return status(pid)["State"][0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_run_killed(build, work, profile):
+    """The program of a killed `radium run` goes on living too."""
+    session = work.start_split([build("longrun", library="work")], profile("work"))
+    session.running.out.wait_for("^progress", after=3)
+    (pid,) = descendants_named(session.running.pid, "longrun")
+    session.running.kill(signal.SIGKILL)
+    try:
+        seen = len(session.running.out.seen)
+        session.running.out.wait_for("^progress", after=seen + 3)
+        kill_all([pid], signal.SIGTERM)
+        session.running.out.wait_for("^EXIT-SUCCESS$")
+    finally:
+        kill_all([pid])

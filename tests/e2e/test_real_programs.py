@@ -1,0 +1,92 @@
+"""Programs that know nothing of radium: reference BLAS under C, NumPy from PyPI, CPython's zlib, openssl."""
+
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from harness import READY, TARGETS, remote_total
+
+REFERENCE_BLAS = Path("/usr/lib/x86_64-linux-gnu/blas/libblas.so.3")
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+
+
+@pytest.fixture
+def blas(build):
+    if not REFERENCE_BLAS.exists():
+        pytest.skip("needs Debian's libblas3")
+    return build("blas", link=(str(REFERENCE_BLAS), f"-Wl,-rpath,{REFERENCE_BLAS.parent}"))
+
+
+def test_reference_blas(blas, work, profile):
+    """Debian's reference BLAS under a C program gives the same bits."""
+    split = work.same([blas, 120, 4], profile("blas"))
+    assert split.remote("dgemm_") == 4 and split.remote("dsyrk_") == 4
+
+
+def test_reference_blas_by_library_profile(blas, work):
+    """The library's profile `blas` splits the same program."""
+    split = work.same([blas, 200, 2], "blas")
+    assert split.remote("dgemm_") == 2
+
+
+def test_numpy_run(work, profile):
+    """A NumPy program started by radium prints the same bits."""
+    split = work.same([sys.executable, TARGETS / "matmul.py", 6, 200], profile("matmul"))
+    assert remote_total(split.report) >= 6
+
+
+def test_numpy_attach_by_library_profile(work):
+    """A NumPy program that runs already is attached, its products are remote, and after detach it goes on alike."""
+    program = [sys.executable, TARGETS / "matmul.py", 0, 256]
+    target = work.popen(program)
+    target.out.wait_for(READY)
+    target.out.wait_for(r"^3 ")
+    session = work.attach(target.pid, "blas")
+    target.out.wait_for(r"^\d+ ", after=len(target.out.seen) + 8)
+    report = session.detach()
+    target.out.wait_for(r"^\d+ ", after=len(target.out.seen) + 3)
+    target.kill(signal.SIGTERM)
+    lines = target.check_success().splitlines()
+    assert remote_total(report) > 0
+    rounds = len(lines) - 2
+    whole = work.run_whole([sys.executable, TARGETS / "matmul.py", rounds, 256])
+    assert whole.stdout.splitlines()[1 : rounds + 1] == lines[1 : rounds + 1]
+
+
+def test_numpy_with_worker_threads(work, profile):
+    """OpenBLAS with its own worker threads still gives the same bits, remote or at home."""
+    work.env.update(OPENBLAS_NUM_THREADS="2")
+    work.same([sys.executable, TARGETS / "matmul.py", 3, 300], profile("matmul"))
+
+
+def test_zlib_of_cpython(work, profile):
+    """CPython's zlib calls deflate of the system's libz; the compressed bytes are the same."""
+    if not SYSTEM_PYTHON.exists():
+        pytest.skip("needs the system's Python with the system's libz")
+    split = work.same([SYSTEM_PYTHON, TARGETS / "zlibs.py"], profile("zlibs"))
+    assert split.remote("deflate") >= 9
+
+
+@pytest.fixture
+def openssl():
+    found = shutil.which("openssl")
+    if not found:
+        pytest.skip("needs openssl")
+    return found
+
+
+@pytest.mark.parametrize("which", ["target", "library"])
+def test_openssl_key_derivation(work, profile, openssl, tmp_path, which):
+    """`openssl enc -pbkdf2` derives the same key and writes the same bytes."""
+    (tmp_path / "plain").write_bytes(b"radium" * 1000)
+    options = "enc -aes-256-cbc -pbkdf2 -iter 20000 -S 0011223344556677 -k secret -base64 -in plain".split()
+    split = work.same([openssl, *options], profile("openssl") if which == "target" else "openssl-kdf")
+    assert split.remote("PKCS5_PBKDF2_HMAC") == 1
+
+
+def test_openssl_scrypt(work, profile, openssl):
+    """scrypt, which allocates and fills megabytes inside the call, derives the same key."""
+    options = "kdf -keylen 32 -kdfopt pass:secret -kdfopt salt:NaCl -kdfopt n:1024 -kdfopt r:8 -kdfopt p:1 SCRYPT"
+    work.same([openssl, *options.split()], profile("openssl"))

@@ -1,0 +1,40 @@
+"""Split calls among other threads of the tracee."""
+
+import pytest
+
+
+def test_others_go_on_after_a_call(build, work, profile):
+    """Threads that are stopped during a call go on after it."""
+    split = work.same([build("threads", library="work"), "counters", 10], profile("work"))
+    assert split.remote("work_mix") == 10
+
+
+def test_a_call_that_waits_for_another_thread_is_run_at_home(build, work, profile):
+    """A call whose mirror has nothing left to run goes home, where the other thread can wake it."""
+    split = work.same([build("threads", library="work"), "waits", 3], profile("work"))
+    assert split.reasons("work_wait") == {"stuck": 3}
+
+
+def test_threads_call_at_once(build, work, profile):
+    """Several threads reach the split point together; each gets its own result."""
+    split = work.same([build("threads", library="work"), "concurrent", 15], profile("work"))
+    assert split.remote("work_mix") + split.local("work_mix") == 60
+    assert split.remote("work_mix") > 0
+
+
+def test_threads_come_and_go(build, work, profile):
+    """Threads are created, call and end between the calls of others."""
+    split = work.same([build("threads", library="work"), "churn", 8], profile("work"))
+    assert split.remote("work_mix") > 0
+
+
+@pytest.mark.parametrize("mode", ["counters", "concurrent", "churn"])
+def test_attached_while_threads_run(build, work, profile, mode):
+    """A program of several threads is attached while they run."""
+    program = build("threads", library="work")
+    whole = work.run_whole([program, mode, 30])
+    target = work.start([program, mode, 30], hold=True)
+    session = work.attach(target.pid, profile("work"))
+    target.release()
+    assert target.check_success() == whole.stdout
+    session.ended()

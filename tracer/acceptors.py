@@ -1,0 +1,146 @@
+"""Where calls can go: the connection to an acceptor, found, lost and found again.
+
+Connecting never takes long: a call that finds no connection runs at home, and the next attempt is made later.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import radium
+from radium.channel import Channel
+from radium.core import cpu, wire
+from radium.core.addr import PAGE_SIZE
+from radium.errors import AcceptorLost, AcceptorRefused, FrameError, RadiumError
+from radium.linux import procfs
+
+CONNECT_S = 0.3
+# Between attempts: short enough that an acceptor which comes back is used soon, long enough to cost nothing.
+RETRY_S, LONGEST_RETRY_S = 0.25, 8.0
+
+Say = Callable[[str], None]
+Endpoint = tuple[str, int]
+
+
+class Acceptors:
+    """One connection at a time; `endpoints` are tried in order, none means a private acceptor."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], token: str, say: Say) -> None:
+        self.endpoints = list(endpoints)
+        self.token = token
+        self.say = say
+        self.channel: Channel | None = None
+        self.used: list[str] = []
+        self.generation = 0
+        self._retry_s = RETRY_S
+        self._next_try = 0.0
+        self._said = ""
+        self._cpu = cpu.usable(procfs.cpu_flags())
+
+    # Connecting
+
+    def try_connect(self) -> bool:
+        """One attempt, if it is time for one; whether there is a connection now."""
+        if self.channel is not None:
+            return True
+        if time.monotonic() < self._next_try:
+            return False
+        why = "no acceptor is named"
+        for name, connect in self._ways():
+            try:
+                self._use(name, connect())
+            except (RadiumError, OSError) as error:
+                why = str(error) if isinstance(error, RadiumError) else f"{name}: {error.strerror or error}"
+                self._slow_down(refused=isinstance(error, (AcceptorRefused, FrameError)))
+            else:
+                return True
+        if why != self._said:
+            self.say(f"no acceptor: {why}; calls run at home until there is one")
+            self._said = why
+        return False
+
+    def _ways(self) -> list[tuple[str, Callable[[], Channel]]]:
+        if not self.endpoints:
+            return [("private", _start_private)]
+        return [(f"{host}:{port}", lambda e=(host, port): _connect(e)) for host, port in self.endpoints]
+
+    def _slow_down(self, *, refused: bool) -> None:
+        """A peer that says no will say it again; one that is not there may be back any moment."""
+        self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S) if refused else RETRY_S
+        self._next_try = time.monotonic() + self._retry_s
+
+    def _use(self, name: str, channel: Channel) -> None:
+        try:
+            _shake_hands(channel, self.token, self._cpu)
+        except RadiumError:
+            channel.close()
+            raise
+        self.channel = channel
+        self.generation += 1
+        if self._said:
+            self.say(f"acceptor {name} is used")
+        self._said, self._retry_s = "", RETRY_S
+        if name not in self.used:
+            self.used.append(name)
+
+    # Losing
+
+    def lose(self, why: str) -> None:
+        """The connection is of no use any more."""
+        if self.channel is None:
+            return
+        self.channel.close()
+        self.channel = None
+        self._next_try = time.monotonic() + RETRY_S
+        self._said = why
+        self.say(f"acceptor lost: {why}; calls run at home until there is one")
+
+    def close(self) -> None:
+        if self.channel is not None:
+            try:
+                self.channel.send(wire.Bye())
+            except AcceptorLost:
+                # It is gone already, which is what we were about to ask for.
+                self.channel.close()
+                self.channel = None
+                return
+            self.channel.close()
+            self.channel = None
+
+
+def _connect(endpoint: Endpoint) -> Channel:
+    return Channel(socket.create_connection(endpoint, timeout=CONNECT_S), f"acceptor {endpoint[0]}:{endpoint[1]}")
+
+
+def _start_private() -> Channel:
+    """An acceptor of this machine for this session alone; it ends when its connection does."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        os.set_inheritable(theirs.fileno(), True)
+        os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-P", "-m", "radium", "serve", "--session-fd", str(theirs.fileno())],
+            os.environ,
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
+        )
+    return Channel(ours, "private acceptor")
+
+
+def _shake_hands(channel: Channel, token: str, flags: list[str]) -> None:
+    """Raises AcceptorRefused with the acceptor's reason, AcceptorLost, FrameError."""
+    channel.send(wire.Hello(wire.PROTOCOL, radium.__version__, token, PAGE_SIZE, flags))
+    message, _ = channel.receive()
+    if isinstance(message, wire.Refused):
+        raise AcceptorRefused(f"it refuses: {message.reason}", where=channel.peer, advice=message.advice)
+    if not isinstance(message, wire.Welcome):
+        raise FrameError(f"{type(message).__name__} instead of Welcome", where=channel.peer)
+    if message.protocol != wire.PROTOCOL:
+        raise AcceptorRefused(
+            f"it speaks protocol {message.protocol}, we speak {wire.PROTOCOL}", where=channel.peer,
+            advice="install the same radium on both machines",
+        )  # fmt: skip

@@ -1,0 +1,238 @@
+"""The breakpoint trap: int3 at the entries of split points, in every thread.
+
+A breakpoint is armed and disarmed only while all threads are stopped. A call that stays local passes it without lifting
+it (entry.py). The bytes that breakpoints hide are put back into everything that is read from the tracee, and kept out of
+everything that is written to it.
+
+Invariant: the ledger names a breakpoint before its int3 is written, and forgets it after the byte is back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from radium.core.addr import PAGE_SIZE, USER_END
+from radium.core.mapping import Mapping
+from radium.core.pages import Run, normalise, subtract
+from radium.core.regs import Registers
+from radium.errors import NotPossible, RemoteFault
+from radium.linux import ptrace, vm
+from radium.tracer.annex import SIGTRAP, Annex
+from radium.tracer.entry import MAX_INSTRUCTION_NBYTES, Emulator, FirstInstruction, compile_emulation, decode_first
+from radium.tracer.ledger import AnnexPlan, Armed, Ledger, Plan
+from radium.tracer.remote_syscall import RemoteSyscalls
+from radium.tracer.stops import Threads
+
+INT3 = 0xCC
+ANNEX_NBYTES = 8 * PAGE_SIZE
+# Behind an annex: a page for the structures of its own system calls.
+ANNEX_MAPPED_NBYTES = ANNEX_NBYTES + PAGE_SIZE
+# rel32 operands of relocated copies reach 2 GiB; half of that leaves room for the library itself.
+REACH = 1 << 30
+SIGACTION_NBYTES = 32
+MAP_FIXED_NOREPLACE_ANONYMOUS = 0x100000 | 0x22
+LOWEST = 0x110000
+# `syscall` in the park loop: mov eax, 34 is 5 bytes.
+PARK_SYSCALL = 5
+
+
+@dataclass
+class Breakpoint:
+    entry: int
+    original: int
+    first: FirstInstruction
+    emulator: Emulator | None
+    copy: int | None
+
+
+class TraceeMemory:
+    """What an emulated instruction reads and writes."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def read(self, address: int, nbytes: int) -> bytes:
+        return vm.read(self.pid, address, nbytes)
+
+    def write(self, address: int, data: bytes) -> None:
+        vm.write(self.pid, address, data)
+
+
+class Breakpoints:
+    """All breakpoints of one tracee, and its annexes. Threads are stopped in every method but `at`."""
+
+    def __init__(self, threads: Threads, remote: RemoteSyscalls | None, ledger: Ledger) -> None:
+        """remote: None when the tracee lets us make no system calls: then there is no annex."""
+        self.threads = threads
+        self.pid = threads.pid
+        self.remote = remote
+        self.ledger = ledger
+        self.memory = vm.ForcedMemory(self.pid)
+        self.plain = TraceeMemory(self.pid)
+        self.annexes: list[Annex] = []
+        self._points: dict[int, Breakpoint] = {}
+        self._old_action = b""
+
+    def at(self, entry: int) -> Breakpoint | None:
+        return self._points.get(entry)
+
+    @property
+    def reserved(self) -> list[Run]:
+        """Mappings of radium's own in the tracee."""
+        return normalise((a.range.start, a.range.start + ANNEX_MAPPED_NBYTES) for a in self.annexes)
+
+    # Arming
+
+    def arm(self, entries: Sequence[int], mappings: Sequence[Mapping]) -> dict[int, str]:
+        """int3 at each entry. Returns, for those that cannot have one, the reason."""
+        refused: dict[int, str] = {}
+        points = []
+        for entry in entries:
+            if entry in self._points:
+                continue
+            try:
+                points.append(self._prepare(entry, mappings))
+            except (NotPossible, RemoteFault) as error:
+                refused[entry] = str(error)
+        self._write_annexes()
+        self._points.update((point.entry, point) for point in points)
+        self._note()
+        for point in points:
+            self.memory.write(point.entry, bytes([INT3]))
+        return refused
+
+    def _prepare(self, entry: int, mappings: Sequence[Mapping]) -> Breakpoint:
+        code = self._code(entry)
+        first = decode_first(code, entry)
+        emulator = compile_emulation(first)
+        copy = None
+        if self.remote is not None:
+            copy = self._annex_near(entry, mappings).add(first)
+        elif emulator is None:
+            raise NotPossible(
+                f"its first instruction ({first.text}) can be passed only with the help of system calls in the tracee, "
+                "which its seccomp filter refuses",
+                where=f"pid {self.pid}, {entry:#x}",
+            )
+        return Breakpoint(entry, code[0], first, emulator, copy)
+
+    def _code(self, entry: int) -> bytes:
+        in_page = PAGE_SIZE - entry % PAGE_SIZE
+        try:
+            return self.memory.read(entry, MAX_INSTRUCTION_NBYTES)
+        except RemoteFault:
+            if in_page >= MAX_INSTRUCTION_NBYTES:
+                raise
+            return self.memory.read(entry, in_page)
+
+    def _annex_near(self, entry: int, mappings: Sequence[Mapping]) -> Annex:
+        for annex in self.annexes:
+            if abs(annex.range.start - entry) < REACH and annex.has_room:
+                return annex
+        return self._map_annex(entry, mappings)
+
+    def _map_annex(self, entry: int, mappings: Sequence[Mapping]) -> Annex:
+        base = _free_place(mappings, self.reserved, entry)
+        remote = self._remote()
+        data = base + ANNEX_NBYTES
+        tid = self._any_thread()
+        with remote.borrow(tid) as thread:
+            thread.call("mmap", base, ANNEX_MAPPED_NBYTES, 3, MAP_FIXED_NOREPLACE_ANONYMOUS, -1, 0)
+            thread.call("rt_sigaction", SIGTRAP, 0, data, 8)
+        old = self.memory.read(data, SIGACTION_NBYTES)
+        handler, flags = (int.from_bytes(old[i : i + 8], "little") for i in (0, 8))
+        annex = Annex(base, ANNEX_NBYTES, old_handler=handler, old_flags=flags)
+        self.memory.write(base, annex.image())
+        self.memory.write(data, annex.kernel_sigaction())
+        self._old_action = self._old_action or old
+        self.annexes.append(annex)
+        self._note()
+        with remote.borrow(tid) as thread:
+            thread.call("mprotect", base, ANNEX_MAPPED_NBYTES, 5)
+            thread.call("rt_sigaction", SIGTRAP, data, 0, 8)
+        remote.gadget = self.annexes[0].park + PARK_SYSCALL
+        return annex
+
+    def _remote(self) -> RemoteSyscalls:
+        assert self.remote is not None
+        return self.remote
+
+    def _any_thread(self) -> int:
+        """A stopped thread whose registers may be borrowed."""
+        return next(iter(self.threads.threads))
+
+    def _write_annexes(self) -> None:
+        for annex in self.annexes:
+            for address, piece in annex.pending():
+                self.memory.write(address, piece)
+
+    # Passing and forgetting
+
+    def pass_locally(self, tid: int, point: Breakpoint, regs: Registers) -> None:
+        """Sends the thread, stopped at the entry with `regs`, past the breakpoint; it is not resumed."""
+        regs.rip = point.entry
+        if point.emulator is not None:
+            try:
+                point.emulator(regs, self.plain)
+            except RemoteFault:
+                if point.copy is None:
+                    raise
+                regs.rip = point.copy
+        elif point.copy is not None:
+            regs.rip = point.copy
+        ptrace.set_registers(tid, regs)
+
+    def forget(self, entries: Sequence[int]) -> None:
+        """These breakpoints went with the memory that they were in."""
+        for entry in entries:
+            self._points.pop(entry, None)
+        self._note()
+
+    def _note(self) -> None:
+        self.ledger.note_plan(self.plan())
+
+    def plan(self) -> Plan:
+        """What there is to withdraw."""
+        return Plan(
+            self.pid,
+            [Armed(point.entry, point.original) for point in self._points.values()],
+            [
+                AnnexPlan(a.range.start, a.range.start + ANNEX_MAPPED_NBYTES, a.park + PARK_SYSCALL, a.resume_points())
+                for a in self.annexes
+            ],
+            self._old_action,
+        )
+
+    # Memory as the program sees it
+
+    def hide(self, start: int, data: memoryview) -> None:
+        """Puts the original bytes into `data`, which was read at `start`."""
+        for entry, point in self._points.items():
+            if start <= entry < start + len(data):
+                data[entry - start] = point.original
+
+    def keep(self, start: int, data: memoryview) -> None:
+        """Puts int3 into `data`, which is about to be written at `start`; what it would have been is remembered."""
+        for entry, point in self._points.items():
+            if start <= entry < start + len(data) and data[entry - start] != INT3:
+                point.original = data[entry - start]
+                data[entry - start] = INT3
+                self._note()
+
+    def touches(self, runs: Sequence[Run]) -> bool:
+        """Whether a breakpoint lies in the runs."""
+        return any(start <= entry < end for entry in self._points for start, end in runs)
+
+    def close(self) -> None:
+        self.memory.close()
+
+
+def _free_place(mappings: Sequence[Mapping], reserved: Sequence[Run], near: int) -> int:
+    """A hole for an annex, as near to `near` as there is one, not next to anything else. Raises NotPossible."""
+    used = normalise([(m.start - PAGE_SIZE, m.end + PAGE_SIZE) for m in mappings] + [(s, e) for s, e in reserved])
+    holes = subtract([(LOWEST, USER_END - PAGE_SIZE * 2)], used)
+    fitting = [(start, end) for start, end in holes if end - start >= ANNEX_MAPPED_NBYTES]
+    places = [min(max(near, start), end - ANNEX_MAPPED_NBYTES) & ~(PAGE_SIZE - 1) for start, end in fitting]
+    best = min(places, key=lambda place: abs(place - near), default=None)
+    if best is None or abs(best - near) >= REACH:
+        raise NotPossible("no room for radium's code within reach of the function", where=f"{near:#x}")
+    return best

@@ -1,0 +1,104 @@
+"""The commit: an answer that has arrived as a whole is checked, and then done to the tracee: layout, pages, registers.
+
+All or nothing (invariant 2): everything is checked before the first change, against the tracee as it is. From then on the
+ledger holds a record of the commit, and the thread is parked; if radium is killed in the middle, the guardian does all of
+it again from the record, which has the same result.
+"""
+
+import errno
+from collections.abc import Sequence
+
+from radium.core import wire
+from radium.core.mapping import (
+    MAP_FIXED, MAP_FIXED_NOREPLACE, MREMAP_FIXED, MREMAP_MAYMOVE, RESERVED, Layout, LayoutCall, covered, replay,
+)  # fmt: skip
+from radium.core.pages import Run, Runs, subtract
+from radium.core.regs import Registers
+from radium.errors import Conflict, RemoteFault
+from radium.linux import ptrace, vm
+from radium.tracer.ledger import ANSWER_ROOM, CommitRecord, Ledger
+from radium.tracer.remote_syscall import Borrowed, RemoteSyscalls
+
+_SAME = ("cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base")
+
+
+def check(answer: wire.Returned, entry: Registers, xstate_nbytes: int, layout: Layout, brk: int, back: int) -> Runs:
+    """The page runs of the answer, which fits the tracee. `back`: the return address. Raises Conflict, FrameError."""
+    regs = _registers(answer)
+    if regs.rip != back or regs.rsp != entry.rsp + 8:
+        raise Conflict(f"an answer that did not return to the caller (rip {regs.rip:#x})")
+    if any(getattr(regs, name) != getattr(entry, name) for name in _SAME):
+        raise Conflict("an answer with other segments")
+    if len(answer.xstate) != xstate_nbytes:
+        raise Conflict(f"an answer with {len(answer.xstate)} bytes of extended state instead of {xstate_nbytes}")
+    after, brk_after = replay(layout, brk, answer.journal)
+    if brk_after != answer.brk and any(call.name == "brk" for call in answer.journal):
+        raise Conflict(f"an answer whose brk {answer.brk:#x} is not that of its journal")
+    runs = wire.runs(answer.dirty)
+    outside = subtract(runs, covered(area for area in after if not area.kind & RESERVED))
+    if outside:
+        raise Conflict(f"an answer with pages at {outside[0][0]:#x} that the tracee does not have")
+    return runs
+
+
+def check_size(nbytes: int) -> None:
+    """Raises Conflict for an answer that is too large to be kept whole."""
+    if nbytes > ANSWER_ROOM:
+        raise Conflict(f"an answer of {nbytes} bytes")
+
+
+def _registers(answer: wire.Returned) -> Registers:
+    try:
+        return Registers.unpack(answer.registers)
+    except Exception:  # noqa: BLE001 - struct.error, whatever its cause, says the same
+        raise Conflict("an answer without registers") from None
+
+
+def apply(record: CommitRecord, ledger: Ledger, pid: int, remote: RemoteSyscalls | None, memory: vm.ForcedMemory) -> None:
+    """Does the commit; may be repeated. The thread is stopped. Raises TraceeGone."""
+    if record.journal and remote is not None:
+        with remote.borrow(record.tid) as thread:
+            for call in record.journal:
+                _repeat(thread, call)
+    write_pages(pid, wire.runs(record.dirty), ledger, memory)
+    if record.xstate:
+        ptrace.set_xstate(record.tid, record.xstate)
+    ptrace.set_registers(record.tid, Registers.unpack(record.registers))
+
+
+def _repeat(thread: Borrowed, call: LayoutCall) -> None:
+    """The mirror's memory call, at the same addresses, in the tracee."""
+    a = call.arguments
+    try:
+        if call.name == "mmap":
+            replaces = a[3] & MAP_FIXED and not a[3] & MAP_FIXED_NOREPLACE
+            flags = a[3] if replaces else a[3] & ~MAP_FIXED | MAP_FIXED_NOREPLACE
+            thread.call("mmap", call.result, a[1], a[2], flags, -1, 0)
+        elif call.name == "mremap":
+            if call.result == a[0]:
+                thread.call("mremap", a[0], a[1], a[2], 0)
+            else:
+                thread.call("mremap", a[0], a[1], a[2], MREMAP_MAYMOVE | MREMAP_FIXED, call.result)
+        elif call.name == "brk":
+            thread.call("brk", call.result)
+        else:
+            thread.call(call.name, *a[:3])
+    except OSError as error:
+        # Only when a commit is done again: the mapping is there already, or has moved already.
+        if error.errno not in (errno.EEXIST, errno.EFAULT):
+            raise
+
+
+def write_pages(pid: int, runs: Sequence[Run], ledger: Ledger, memory: vm.ForcedMemory) -> None:
+    try:
+        vm.write_runs(pid, runs, ledger.answer_at)
+    except RemoteFault:
+        _write_forced(runs, ledger, memory)
+
+
+def _write_forced(runs: Sequence[Run], ledger: Ledger, memory: vm.ForcedMemory) -> None:
+    """Some page is not writable for the tracee itself: the call wrote it and protected it."""
+    at = 0
+    for start, end in runs:
+        memory.write(start, ledger.answer[at : at + end - start])
+        at += end - start

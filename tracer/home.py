@@ -1,0 +1,249 @@
+"""The tracee's memory as a session sees it: layout, held pages, what was written, what a call will need.
+
+The tracee's threads are stopped in every method. Nothing here changes the tracee but its write protection.
+Sources: DESIGN.md sections 5 and 6.
+"""
+
+import ctypes
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+
+from radium import dirty
+from radium.core import pages
+from radium.core.addr import PAGE_SIZE, page_floor
+from radium.core.mapping import (
+    ANONYMOUS, PROT_READ, RESERVED, SHARED, SPECIAL, STACK, Area, Layout, LayoutCall, LayoutDelta, Mapping, clip, covered,
+    difference, layout_of, parse_maps, touched_by,
+)  # fmt: skip
+from radium.core.pages import PageSet, Run, Runs, intersect, normalise, subtract
+from radium.errors import RemoteFault
+from radium.linux import pidfd, procfs, userfaultfd, vm
+from radium.linux.pagemap import Pagemap
+from radium.tracer.breakpoint import Breakpoints
+from radium.tracer.remote_syscall import RemoteSyscalls
+
+CHUNK = 1 << 20
+RED_ZONE = 128
+
+
+class Home:
+    def __init__(self, pid: int, breakpoints: Breakpoints, tracking: str) -> None:
+        self.pid = pid
+        self.breakpoints = breakpoints
+        self.maps = procfs.MapsFile(pid)
+        self.held, self.stale = PageSet(), PageSet()
+        self.uffd = -1
+        self._wanted_tracking = tracking
+        self.tracker: dirty.Tracker | None = None
+        self._pagemap = Pagemap(pid)
+        self._text = b""
+        self.mappings: list[Mapping] = []
+        self.layout: Layout = []
+        self.brk = 0
+        self._buffer = memoryview(bytearray(CHUNK))
+        self._buffer_at = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
+
+    # Watching
+
+    def watch(self, remote: RemoteSyscalls | None, tid: int) -> None:
+        """Starts to notice writes: a userfaultfd made in the tracee and taken over, all mappings write-protect only."""
+        name = dirty.choose(self._wanted_tracking if remote else "checksum")
+        if name == "pagemap" and remote:
+            with remote.borrow(tid) as thread:
+                fd = thread.call("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK)
+                try:
+                    self.uffd = pidfd.take_descriptor(self.pid, fd)
+                finally:
+                    thread.call("close", fd)
+            userfaultfd.enable(self.uffd, dirty.FEATURES)
+        self.tracker = dirty.tracker(name, self.pid, absent_counts=True)
+        self.refresh()
+        self._protect(self.layout)
+
+    def _protect(self, areas: Sequence[Area]) -> None:
+        if self.uffd < 0:
+            return
+        for start, end in covered(a for a in areas if not a.kind & RESERVED):
+            userfaultfd.register(self.uffd, start, end, userfaultfd.WRITE_PROTECT)
+
+    def read_brk(self, remote: RemoteSyscalls | None, tid: int) -> int:
+        """The tracee's brk; it need not be where [heap] ends."""
+        if remote is None:
+            self.brk = max((m.end for m in self.mappings if m.path == "[heap]"), default=0)
+        else:
+            with remote.borrow(tid) as thread:
+                self.brk = thread.call("brk", 0)
+        return self.brk
+
+    # Layout
+
+    def refresh(self) -> LayoutDelta:
+        """Reads the layout again; what changed since the last reading is not held any more, and watched if it is new."""
+        text = self.maps.read()
+        if text == self._text:
+            return LayoutDelta()
+        self._text = text
+        self.mappings = parse_maps(text)
+        old, self.layout = self.layout, layout_of(self.mappings, self.breakpoints.reserved)
+        delta = difference(old, self.layout)
+        if self.tracker is not None and delta:
+            changed = normalise([*delta.unmap, *((a.start, a.end) for a in delta.map)])
+            self._forget(changed)
+            self._protect(delta.map)
+        return delta
+
+    def special(self) -> list[Area]:
+        """The kernel's own mappings, by name."""
+        return [Area(m.start, m.end, m.prot, 0, m.path) for m in self.mappings if m.path in SPECIAL[:3]]
+
+    def vdso_digest(self) -> str:
+        vdso = next(m for m in self.mappings if m.path == "[vdso]")
+        return hashlib.sha256(vm.read(self.pid, vdso.start, vdso.end - vdso.start)).hexdigest()
+
+    # Held pages
+
+    def _forget(self, runs: Sequence[Run]) -> None:
+        assert self.tracker is not None
+        self.tracker.forget(intersect(self.held.runs, runs))
+        self.held.remove(runs)
+        self.stale.remove(runs)
+
+    def forget_mirror(self) -> None:
+        """The mirror is gone: nothing is held."""
+        if self.tracker is not None:
+            self.tracker.forget(self.held.runs)
+        self.held.clear()
+        self.stale.clear()
+
+    def lose(self, runs: Sequence[Run]) -> None:
+        """The mirror does not hold these pages any more."""
+        self._forget(runs)
+
+    def written(self) -> tuple[Runs, Runs]:
+        """(changed, lost): held pages that were written, and held pages of mappings that were replaced unseen."""
+        assert self.tracker is not None
+        try:
+            return self.tracker.written(self.held.runs), []
+        except dirty.LostProtection:
+            lost = self._find_replaced()
+            self._forget(lost)
+            return self.tracker.written(self.held.runs), lost
+
+    def _find_replaced(self) -> Runs:
+        """Held pages of areas that are not watched any more; the areas are watched from now on."""
+        assert self.tracker is not None
+        lost: Runs = []
+        for area in self.layout:
+            held = intersect(self.held.runs, [(area.start, area.end)])
+            if not held:
+                continue
+            try:
+                self.tracker.clean(held)
+            except (dirty.LostProtection, RemoteFault):
+                lost += [(area.start, area.end)]
+                self._protect([area])
+            else:
+                # Whether they were written can no longer be told.
+                lost += held
+        return intersect(self.held.runs, normalise(lost))
+
+    def volatile(self) -> Runs:
+        """Held pages that others write without our seeing."""
+        return intersect(self.held.runs, covered(a for a in self.layout if a.kind & SHARED))
+
+    def hold(self, runs: Sequence[Run]) -> None:
+        """These pages are on their way to the mirror, or came from it."""
+        assert self.tracker is not None
+        self.tracker.clean(runs)
+        self.stale.remove(runs)
+        self.held.add(runs)
+
+    def follow(self, journal: Sequence[LayoutCall]) -> None:
+        """The tracee's layout after a commit: what the call mapped is watched from now on."""
+        self.refresh()
+        touched = [run for call in journal for run in touched_by(call)]
+        self._forget(normalise(touched))
+        for start, end in normalise(touched):
+            self._protect(clip(self.layout, start, end))
+
+    def settle(self, dirty: Sequence[Run], stale: Sequence[Run]) -> None:
+        """The call's pages are home: held where both sides are equal, stale where dead stack stayed in the mirror."""
+        self.hold(dirty)
+        self.held.remove(stale)
+        self.stale.add(stale)
+
+    def live_stale(self, rsp: int) -> Runs:
+        """Stale pages that the function may look at: those above the stack pointer and its red zone."""
+        return intersect(self.stale.runs, [(page_floor(rsp - RED_ZONE), 1 << 47)])
+
+    def missing(self, runs: Sequence[Run]) -> tuple[Runs, Runs]:
+        """(zero, data): what of the runs is readable and not held, as pages that are zero and pages with contents."""
+        zero: Runs = []
+        data: Runs = []
+        for start, end in runs:
+            for area in self._areas_in(start, end):
+                wanted = subtract([(max(area.start, start), min(area.end, end))], self.held.runs)
+                if not area.kind & ANONYMOUS:
+                    data += wanted
+                    continue
+                for first, last in wanted:
+                    there = self._pagemap.populated(first, last)
+                    data += there
+                    zero += subtract([(first, last)], there)
+        return subtract(normalise(zero), self.stale.runs), normalise([*data, *intersect(self.stale.runs, normalise(zero))])
+
+    def _areas_in(self, start: int, end: int) -> list[Area]:
+        return [
+            a for a in self.layout
+            if a.start < end and start < a.end and a.prot & PROT_READ and not a.kind & RESERVED
+        ]  # fmt: skip
+
+    def readable(self, runs: Sequence[Run]) -> Runs:
+        """The pages of the runs that can be read (a file may be shorter than its mapping)."""
+        out: Runs = []
+        for start, end in runs:
+            try:
+                vm.read_runs(self.pid, [(start, start + PAGE_SIZE), (end - PAGE_SIZE, end)], self._buffer_at)
+                out.append((start, end))
+            except RemoteFault:
+                out += self._readable_pages(start, end)
+        return normalise(out)
+
+    def _readable_pages(self, start: int, end: int) -> Runs:
+        out = []
+        for page in range(start, end, PAGE_SIZE):
+            try:
+                vm.read_into(self.pid, page, self._buffer_at, PAGE_SIZE)
+            except RemoteFault:
+                continue
+            out.append((page, page + PAGE_SIZE))
+        return out
+
+    def contents(self, runs: Sequence[Run]) -> Iterator[memoryview]:
+        """The contents of the runs as the program sees them, in pieces; each is overwritten by the next."""
+        patched = self.breakpoints.touches(runs)
+        for piece in pages.pieces(runs, CHUNK):
+            nbytes = vm.read_runs(self.pid, piece, self._buffer_at)
+            if patched:
+                at = 0
+                for start, end in piece:
+                    self.breakpoints.hide(start, self._buffer[at : at + end - start])
+                    at += end - start
+            yield self._buffer[:nbytes]
+
+    def is_stack(self, address: int) -> bool:
+        return any(a.kind & STACK and a.start <= address < a.end for a in self.layout)
+
+    def close_watch(self) -> None:
+        """The tracee's mappings are watched no more (closing a userfaultfd unregisters them)."""
+        if self.uffd >= 0:
+            os.close(self.uffd)
+            self.uffd = -1
+
+    def close(self) -> None:
+        self.close_watch()
+        if self.tracker is not None:
+            self.tracker.close()
+        self._pagemap.close()
+        self.maps.close()

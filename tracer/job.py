@@ -1,0 +1,349 @@
+"""What `radium attach` and `radium run` do: one process, from its first stop to its detach or end.
+
+The loop here hands out stops: split calls to the session, signals back to the program, the dynamic linker's news to the
+resolver, children and new programs on their way.
+"""
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from radium.core.mapping import Mapping
+from radium.errors import NotPossible, RadiumError, RemoteFault, TraceeGone
+from radium.linux import procfs, ptrace, vm
+from radium.live import Console
+from radium.profiles.schema import Profile
+from radium.report import ProcessReport, Report
+from radium.tracer.acceptors import Acceptors
+from radium.tracer.admission import admit, check_program
+from radium.tracer.guardian import Guardian
+from radium.tracer.ledger import Ledger
+from radium.tracer.loader import loader_trap
+from radium.tracer.resolve import Resolver, SplitPoint
+from radium.tracer.session import Session
+from radium.tracer.split import Split
+from radium.tracer.stops import OPTIONS, Stop, Threads, exit_code
+from radium.tracer.tracee import Tracee
+from radium.tracer.wakeups import Wakeups
+from radium.tracer.withdraw import withdraw
+
+IDLE_S = 0.25
+
+
+@dataclass(frozen=True)
+class Options:
+    call_timeout_s: float = 600.0
+    tracking: str = "auto"
+
+
+class Job:
+    def __init__(
+        self, profiles: Sequence[Profile], acceptors: Acceptors, report: Report, console: Console, wakeups: Wakeups,
+        options: Options,
+    ) -> None:  # fmt: skip
+        self.profiles = profiles
+        self.acceptors = acceptors
+        self.report = report
+        self.console = console
+        self.wakeups = wakeups
+        self.options = options
+        self.splits: dict[int, Split] = {}
+        self.status: int | None = None
+        self.update: Callable[[], None] = lambda: None
+        self._said: set[str] = set()
+
+    # The two ways in
+
+    def attach(self, pid: int) -> None:
+        """Until the tracee ends, or we are told to leave it. Raises NotPossible, UsageError."""
+        admit(pid)
+        self._resolve(pid)
+        self._require_something()
+        self.acceptors.try_connect()
+        self._guard()
+        self.threads = Threads(pid)
+        self.threads.seize()
+        self._enter()
+        self.threads.resume_all()
+        self.console.event(f"attached to PID {pid}: {len(self.splits)} split points")
+        self._loop()
+
+    def run(self, command: Sequence[str]) -> int:
+        """Starts the program; its exit code as a shell tells it. Raises NotPossible, UsageError."""
+        self.acceptors.try_connect()
+        self._guard()
+        pid = start(command)
+        self.report.processes.append(ProcessReport(pid, None))
+        self.threads = Threads(pid)
+        self.threads.adopt(pid)
+        self._loop()
+        return exit_code(self.status if self.status is not None else 0)
+
+    # Entering a program
+
+    def _guard(self) -> None:
+        """The guardian must be there before the first change."""
+        self.ledger = Ledger()
+        self.guardian = Guardian(self.ledger)
+
+    def _resolve(self, pid: int) -> None:
+        self.resolver = Resolver(pid)
+        self.points, self.unresolved = self.resolver.resolve([s for p in self.profiles for s in p.splits])
+
+    def _require_something(self) -> None:
+        if self.points:
+            return
+        lines = [why.why for why in self.unresolved[:3]]
+        raise NotPossible(
+            f"none of the profile's functions can be split here: {'; '.join(dict.fromkeys(lines))}",
+            where=f"pid {self.resolver.pid}",
+            advice="see which libraries it has mapped in /proc/PID/maps",
+        )
+
+    def _enter(self) -> None:
+        """All threads are stopped: breakpoints at what has been resolved, and at the dynamic linker's notice."""
+        self.tracee = Tracee(self.threads, self.ledger, self.guardian, self.options.tracking)
+        self.session = Session(self.tracee, self.acceptors, self.wakeups, self.options.call_timeout_s)
+        self.splits = {}
+        self.notices = loader_trap(self.resolver.objects(), procfs.auxiliary_vector(self.threads.pid))
+        if self.tracee.remote is None:
+            self._say_once("its seccomp filter may refuse our system calls: writes are found by checksums")
+        self._arm(self.points)
+        refused = self.tracee.breakpoints.arm(self.notices, self._mappings())
+        for why in refused.values():
+            self._say_once(f"libraries that are loaded later are not noticed: {why}")
+
+    def _mappings(self) -> list[Mapping]:
+        self.tracee.home.refresh()
+        return self.tracee.home.mappings
+
+    def _arm(self, points: Sequence[SplitPoint]) -> None:
+        usable = [point for point in points if self._is_possible(point)]
+        refused = self.tracee.breakpoints.arm([point.address for point in usable], self._mappings())
+        for point in usable:
+            if point.address in refused:
+                self._say_once(f"{point.name} cannot be split: {refused[point.address]}")
+                continue
+            report = self.report.split(point.name, point.split.stance, "breakpoint")
+            self.splits[point.address] = Split(point, report, self._read_memory)
+
+    def _is_possible(self, point: SplitPoint) -> bool:
+        for key, value, what in (
+            (point.split.stance, "mirror", "stance"), (point.split.threads, "stop", "threads"),
+        ):  # fmt: skip
+            if key != value:
+                self._say_once(f"{point.name} is not split: {what} = \"{key}\" is not in this version; its calls stay local")
+                return False
+        return True
+
+    def _read_memory(self, address: int, nbytes: int) -> bytes:
+        return vm.read(self.threads.pid, address, nbytes)
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.report.notes.append(text)
+            self.console.event(text)
+
+    # The loop
+
+    def _loop(self) -> None:
+        poll = select.poll()
+        poll.register(self.wakeups.fd, select.POLLIN)
+        try:
+            while True:
+                stop = self.threads.next()
+                if stop is not None:
+                    self._handle(stop)
+                    self.update()
+                    if self.status is not None:
+                        return
+                elif self.wakeups.wants_end:
+                    self._leave()
+                    return
+                else:
+                    self._idle(poll)
+        except TraceeGone:
+            self._await_end()
+
+    def _idle(self, poll: select.poll) -> None:
+        channel = self.acceptors.channel
+        if channel is None:
+            self.acceptors.try_connect()
+            channel = self.acceptors.channel
+        if channel is not None:
+            poll.register(channel.fileno(), select.POLLIN)
+        ready = [fd for fd, _ in poll.poll(self.wakeups.timeout_s(IDLE_S) * 1000)]
+        if channel is not None:
+            poll.unregister(channel.fileno())
+            if channel.fileno() in ready:
+                self._heard()
+        if self.wakeups.fd in ready:
+            self.wakeups.read()
+        self.update()
+
+    def _heard(self) -> None:
+        if hasattr(self, "session"):
+            self.session.on_message()
+        else:
+            self.acceptors.lose("it ends the session")
+
+    def _await_end(self) -> None:
+        """The tracee is dying: its wait status is on the way."""
+        while self.status is None:
+            stop = self.threads.next()
+            if stop is not None and stop.kind == "exit":
+                self._on_exit(stop.detail)
+            elif stop is None:
+                poll = select.poll()
+                poll.register(self.wakeups.fd, select.POLLIN)
+                poll.poll(IDLE_S * 1000)
+                self.wakeups.read()
+                if not os.path.isdir(f"/proc/{self.threads.pid}"):
+                    self._on_exit(0)
+
+    # Stops
+
+    def _handle(self, stop: Stop) -> None:
+        if stop.kind == "trap":
+            self._on_trap(stop)
+        elif stop.kind == "signal":
+            self.threads.resume(stop.tid, stop.detail)
+        elif stop.kind == "fork":
+            self._let_go(stop.detail)
+            self.threads.resume(stop.tid)
+        elif stop.kind == "exec":
+            self._on_exec(stop.tid)
+        elif stop.kind == "exit":
+            self._on_exit(stop.detail)
+        else:
+            self.threads.resume(stop.tid)
+
+    def _on_trap(self, stop: Stop) -> None:
+        regs = ptrace.registers(stop.tid)
+        entry = regs.rip - 1
+        point = self.tracee.breakpoints.at(entry) if hasattr(self, "tracee") else None
+        if point is None:
+            self._on_foreign_trap(stop, entry)
+        elif entry in self.splits and not self._is_guest(stop.tid):
+            self.session.on_trap(stop, point, self.splits[entry], regs)
+        else:
+            self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
+            if entry in self.notices:
+                self._on_notice()
+            self.threads.resume(stop.tid)
+
+    def _is_guest(self, tid: int) -> bool:
+        thread = self.threads.threads.get(tid)
+        return thread is not None and thread.is_guest
+
+    def _on_foreign_trap(self, stop: Stop, entry: int) -> None:
+        """The program's own int3, or one of ours that was withdrawn after the thread had hit it."""
+        try:
+            is_there = vm.read(self.threads.pid, entry, 1) == b"\xcc"
+        except RemoteFault:
+            is_there = True
+        if is_there:
+            self.threads.resume(stop.tid, signal.SIGTRAP)
+            return
+        regs = ptrace.registers(stop.tid)
+        regs.rip = entry
+        ptrace.set_registers(stop.tid, regs)
+        self.threads.resume(stop.tid)
+
+    def _on_notice(self) -> None:
+        """The dynamic linker has mapped or unmapped something."""
+        changes = self.resolver.resolve_new()
+        if not changes.new and not changes.gone:
+            return
+        self.threads.stop_all()
+        gone = [point.address for point in changes.gone]
+        self.tracee.breakpoints.forget(gone)
+        for address in gone:
+            self.splits.pop(address, None)
+        self._arm(changes.new)
+        self.threads.resume_all()
+
+    def _let_go(self, child: int) -> None:
+        """A forked child has copies of our breakpoints: they are taken out, and it goes its own way."""
+        threads = Threads(child)
+        threads.adopt(child)
+        threads.threads[child].is_running = False
+        try:
+            if hasattr(self, "tracee"):
+                withdraw(threads, self.tracee.breakpoints.plan(), self.ledger)
+            threads.detach()
+        except TraceeGone:
+            return
+
+    def _on_exec(self, tid: int) -> None:
+        """Another program runs in this process: nothing of ours is in it yet."""
+        pid = self.threads.pid
+        if hasattr(self, "tracee"):
+            self.tracee.forget_gone()
+            self.acceptors.close()
+            self._guard()
+        ptrace.resume_to_syscall(tid)
+        self.threads.wait_syscall(tid)
+        try:
+            check_program(pid)
+            self._resolve(pid)
+            self._enter()
+        except RadiumError as error:
+            self._say_once(f"{os.path.basename(procfs.executable(pid))} is not split: {error}")
+            self.splits, self.notices = {}, []
+        self.acceptors.try_connect()
+        self.threads.resume_all()
+
+    def _on_exit(self, status: int) -> None:
+        self.status = status
+        for process in self.report.processes:
+            if process.pid == self.threads.pid:
+                process.exit = exit_code(status)
+        if hasattr(self, "tracee"):
+            self.tracee.forget_gone()
+        else:
+            self.guardian.dismiss()
+        self.acceptors.close()
+
+    def _leave(self) -> None:
+        """Detach: no guest of the tracee's may be in its memory."""
+        self.threads.stop_all()
+        while self.threads.has_guests:
+            self.threads.resume_all()
+            stop = self.threads.next()
+            if stop is not None:
+                self._handle(stop)
+        self.tracee.detach()
+        self.acceptors.close()
+
+
+def start(command: Sequence[str]) -> int:
+    """The program's process, seized and about to execute it."""
+    ready, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(go)
+        _execute(command, ready)
+    os.close(ready)
+    ptrace.seize(pid, OPTIONS)
+    os.write(go, b"!")
+    os.close(go)
+    return pid
+
+
+def _execute(command: Sequence[str], ready: int) -> None:
+    """In the child; does not return."""
+    try:
+        os.read(ready, 1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.execvp(command[0], list(command))
+    except OSError as error:
+        sys.stderr.write(f"radium: {command[0]}: {error.strerror}; give a program that can be executed\n")
+        sys.stderr.flush()
+    finally:
+        os._exit(127)

@@ -1,0 +1,139 @@
+"""What the guardian must know to put the tracee right if radium is killed: memory shared by the two.
+
+    0     seal           1 while there is a tracee that must be put right
+    8     borrowed tid   0: no thread's registers are borrowed
+    16    mask, registers of the borrowed thread
+    ...   place of the plan (MessagePack): what to withdraw at the end (withdraw.py)
+    ...   place of the commit record, 0: no commit is under way; its pages are in the answer buffer (commit.py)
+
+Written before the change that it describes is made, cleared after the change has been undone: at every moment what the
+ledger says may be done again without harm.
+"""
+
+import ctypes
+import mmap
+import struct
+
+import msgspec
+
+from radium.core.mapping import MAP_NORESERVE, LayoutCall
+from radium.core.regs import FORMAT, Registers
+
+PLAN_ROOM = 1 << 20
+_SEAL, _TID, _MASK = 0, 8, 16
+_REGISTERS = 24
+_PLAN_A = _REGISTERS + FORMAT.size
+_COMMIT_A = _PLAN_A + 8
+_PLAN = _COMMIT_A + 8
+_COMMIT = _PLAN + PLAN_ROOM
+# Of answers, reserved and not used: pages are taken when an answer needs them.
+ANSWER_ROOM = 64 << 30
+COMMIT_ROOM = 64 << 20
+_NORESERVE_SHARED = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+# More than this is given back after a commit.
+_KEPT_ANSWER_NBYTES = 256 << 20
+
+
+class Armed(msgspec.Struct, array_like=True):
+    """A breakpoint: the byte that it hides."""
+
+    address: int
+    original: int
+
+
+class AnnexPlan(msgspec.Struct, array_like=True):
+    start: int
+    end: int
+    gadget: int
+    resume: list[tuple[int, int]]  # (address in the annex, where a thread found there goes on)
+
+
+class Plan(msgspec.Struct, array_like=True):
+    """What radium has in the tracee."""
+
+    pid: int
+    armed: list[Armed] = []
+    annexes: list[AnnexPlan] = []
+    old_action: bytes = b""  # the tracee's own kernel sigaction of SIGTRAP; empty: ours is not installed
+
+
+class CommitRecord(msgspec.Struct, array_like=True):
+    """All that a commit does to the tracee; the pages of `dirty` lie in the answer buffer, in order."""
+
+    tid: int
+    registers: bytes
+    xstate: bytes
+    journal: list[LayoutCall]
+    dirty: bytes
+
+
+class Ledger:
+    """One for each tracee, made before the guardian is forked.
+
+    answer: the buffer for the pages of an answer, ANSWER_ROOM bytes.
+    """
+
+    def __init__(self) -> None:
+        self._map = mmap.mmap(-1, _COMMIT + COMMIT_ROOM, flags=_NORESERVE_SHARED)
+        self._answer = mmap.mmap(-1, ANSWER_ROOM, flags=_NORESERVE_SHARED)
+        self.answer = memoryview(self._answer)
+        self.answer_at = ctypes.addressof(ctypes.c_char.from_buffer(self._answer))
+
+    def note_plan(self, plan: Plan) -> None:
+        raw = msgspec.msgpack.encode(plan)
+        if len(raw) > PLAN_ROOM // 2:
+            raise ValueError(f"a plan of {len(raw)} bytes")
+        # Two places in turn, and the switch is one 8-byte store: a reader sees the old plan or the new one.
+        offset, length = self._current()
+        at = PLAN_ROOM // 2 if offset < PLAN_ROOM // 2 and length else 0
+        self._map[_PLAN + at : _PLAN + at + len(raw)] = raw
+        struct.pack_into("<Q", self._map, _PLAN_A, at << 32 | len(raw))
+        struct.pack_into("<Q", self._map, _SEAL, 1)
+
+    def _current(self) -> tuple[int, int]:
+        word = struct.unpack_from("<Q", self._map, _PLAN_A)[0]
+        return word >> 32, word & 0xFFFFFFFF
+
+    def plan(self) -> Plan | None:
+        """None when there is nothing to put right."""
+        if not struct.unpack_from("<Q", self._map, _SEAL)[0]:
+            return None
+        offset, length = self._current()
+        return msgspec.msgpack.decode(self._map[_PLAN + offset : _PLAN + offset + length], type=Plan)
+
+    def close_plan(self) -> None:
+        struct.pack_into("<Q", self._map, _SEAL, 0)
+
+    def note_borrowed(self, tid: int, regs: Registers, mask: int) -> None:
+        struct.pack_into("<Q", self._map, _MASK, mask)
+        self._map[_REGISTERS : _REGISTERS + FORMAT.size] = regs.pack()
+        struct.pack_into("<Q", self._map, _TID, tid)
+
+    def note_returned(self) -> None:
+        struct.pack_into("<Q", self._map, _TID, 0)
+
+    def borrowed(self) -> tuple[int, Registers, int] | None:
+        """(tid, its registers, its signal mask) of the thread that was borrowed when radium ended."""
+        tid, mask = struct.unpack_from("<QQ", self._map, _TID)
+        if not tid:
+            return None
+        return tid, Registers.unpack(self._map[_REGISTERS : _REGISTERS + FORMAT.size]), mask
+
+    def note_commit(self, record: CommitRecord) -> None:
+        """From here on the commit will be finished, by us or by the guardian. Raises ValueError if it is too large to note."""
+        raw = msgspec.msgpack.encode(record)
+        if len(raw) > COMMIT_ROOM:
+            raise ValueError(f"a commit record of {len(raw)} bytes")
+        self._map[_COMMIT : _COMMIT + len(raw)] = raw
+        struct.pack_into("<Q", self._map, _COMMIT_A, len(raw))
+
+    def note_committed(self, answer_nbytes: int) -> None:
+        struct.pack_into("<Q", self._map, _COMMIT_A, 0)
+        if answer_nbytes > _KEPT_ANSWER_NBYTES:
+            self._answer.madvise(mmap.MADV_REMOVE)
+
+    def commit(self) -> CommitRecord | None:
+        length = struct.unpack_from("<Q", self._map, _COMMIT_A)[0]
+        if not length:
+            return None
+        return msgspec.msgpack.decode(self._map[_COMMIT : _COMMIT + length], type=CommitRecord)

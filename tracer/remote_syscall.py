@@ -1,0 +1,88 @@
+"""System calls made in the tracee by a thread of its that is stopped: registers and signal mask are borrowed, and given back.
+
+Two stops a call (PTRACE_SYSCALL into it and out of it), which shows results unambiguously and never lets the thread run
+a user instruction. All signals are blocked meanwhile; a SIGSTOP, which cannot be, is sent again afterwards.
+Sources: ptrace(2) "Syscall-stops"; GOING_HOME.md 1.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from radium.core.regs import NO_SYSCALL, Registers
+from radium.errors import JobFailed, TraceeGone
+from radium.linux import ptrace
+from radium.linux.libc import NUMBERS, syscall
+from radium.tracer.ledger import Ledger
+from radium.tracer.stops import Threads
+
+ALL_SIGNALS = (1 << 64) - 1
+
+
+class RemoteSyscalls:
+    """The way to make system calls in a tracee. `gadget`: address of a `syscall` instruction in it."""
+
+    def __init__(self, threads: Threads, ledger: Ledger, gadget: int) -> None:
+        self.threads = threads
+        self.ledger = ledger
+        self.gadget = gadget
+
+    @contextmanager
+    def borrow(self, tid: int) -> "Iterator[Borrowed]":
+        """The thread is stopped, and is as before when the block ends, however it ends."""
+        regs, mask = ptrace.registers(tid), ptrace.signal_mask(tid)
+        self.ledger.note_borrowed(tid, regs, mask)
+        ptrace.set_signal_mask(tid, ALL_SIGNALS)
+        borrowed = Borrowed(self, tid, regs)
+        try:
+            yield borrowed
+        finally:
+            borrowed.give_back(regs, mask)
+            self.ledger.note_returned()
+
+
+class Borrowed:
+    def __init__(self, owner: RemoteSyscalls, tid: int, regs: Registers) -> None:
+        self.threads = owner.threads
+        self.gadget = owner.gadget
+        self.tid = tid
+        self._regs = regs.copy()
+        self._held_back: list[int] = []
+
+    def call(self, name: str, *arguments: int) -> int:
+        """The result; raises OSError with the errno of a failure, TraceeGone."""
+        regs = self._regs
+        regs.rip, regs.rax, regs.orig_rax = self.gadget, NUMBERS[name], NO_SYSCALL
+        values = [value & (1 << 64) - 1 for value in (*arguments, 0, 0, 0, 0, 0, 0)[:6]]
+        regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9 = values
+        ptrace.set_registers(self.tid, regs)
+        self._to_syscall_stop()
+        self._to_syscall_stop()
+        raw = ptrace.registers(self.tid).rax
+        result = raw - (1 << 64) if raw >> 63 else raw
+        if -4096 < result < 0:
+            raise OSError(-result, f"remote {name}: {os.strerror(-result)}", f"pid {self.threads.pid}")
+        return result
+
+    def _to_syscall_stop(self) -> None:
+        while True:
+            ptrace.resume_to_syscall(self.tid)
+            status = self.threads.wait_syscall(self.tid)
+            if status >> 8 == signal.SIGTRAP | 0x80:
+                return
+            if status >> 16 == ptrace.EVENT_STOP:
+                continue
+            number = os.WSTOPSIG(status)
+            if number == signal.SIGSYS or status >> 16:
+                raise JobFailed("the tracee's own seccomp filter refuses a remote system call", where=f"tid {self.tid}")
+            self._held_back.append(number)
+
+    def give_back(self, regs: Registers, mask: int) -> None:
+        try:
+            ptrace.set_registers(self.tid, regs)
+            ptrace.set_signal_mask(self.tid, mask)
+        except TraceeGone:
+            return
+        for number in self._held_back:
+            syscall("tgkill", self.threads.pid, self.tid, number)

@@ -1,0 +1,61 @@
+"""One split point as the session meets it: guard, memory hints, working set, counters."""
+
+from collections.abc import Callable, Mapping
+
+from radium.core import abi
+from radium.core.pages import Runs, around
+from radium.core.regs import Registers
+from radium.errors import ExpressionError
+from radium.linux import ptrace
+from radium.report import SplitReport
+from radium.tracer.resolve import SplitPoint
+from radium.tracer.working_set import WorkingSet
+
+# In the XSAVE area: xmm0 to xmm15 lie at 160, 16 bytes each (Intel SDM volume 1, 10.5.1.2).
+_XMM, _XMM_NBYTES = 160, 16
+# A hint larger than the user's half of the address space is a wrong hint.
+_LARGEST_HINT_NBYTES = 1 << 46
+
+
+class Split:
+    def __init__(self, point: SplitPoint, report: SplitReport, read_memory: Callable[[int, int], bytes]) -> None:
+        self.point = point
+        self.report = report
+        self.profile = point.split
+        self.working_set = WorkingSet()
+        self._signature = point.split.signature or abi.DEFAULT
+        self._read_memory = read_memory
+
+    def arguments(self, tid: int, regs: Registers) -> Mapping[str, object]:
+        """By name, read when they are asked for; regs are those at the entry."""
+        return self._signature.bind(regs, lambda n: _xmm(tid, n), self._read_memory)
+
+    def wants(self, tid: int, regs: Registers) -> bool:
+        """The guard's answer; a guard that cannot be evaluated says no."""
+        guard = self.profile.guard
+        if guard is None:
+            return True
+        try:
+            return bool(guard.evaluate(self.arguments(tid, regs)))
+        except ExpressionError:
+            return False
+
+    def memory(self, tid: int, regs: Registers) -> Runs:
+        """The pages that the profile says the call will touch."""
+        if not self.profile.memory:
+            return []
+        arguments = self.arguments(tid, regs)
+        ranges = []
+        for hint in self.profile.memory:
+            try:
+                start, nbytes = int(hint.at.evaluate(arguments)), int(hint.nbytes.evaluate(arguments))
+            except (ExpressionError, OverflowError, ValueError):
+                continue
+            if 0 < nbytes < _LARGEST_HINT_NBYTES and start > 0:
+                ranges.append((start, start + nbytes))
+        return around(ranges)
+
+
+def _xmm(tid: int, number: int) -> bytes:
+    at = _XMM + _XMM_NBYTES * number
+    return ptrace.xstate(tid)[at : at + _XMM_NBYTES]

@@ -1,0 +1,131 @@
+"""A tracee: its threads, its memory, what radium has put into it, and how all of that is taken out again."""
+
+from collections.abc import Sequence
+
+from radium.core import wire
+from radium.core.pages import Run
+from radium.core.regs import Registers
+from radium.errors import NotPossible, RemoteFault, TraceeGone
+from radium.linux import procfs, ptrace
+from radium.tracer.breakpoint import Breakpoints
+from radium.tracer.guardian import Guardian
+from radium.tracer.home import Home
+from radium.tracer.ledger import Ledger
+from radium.tracer.remote_syscall import RemoteSyscalls
+from radium.tracer.stops import Threads
+from radium.tracer.withdraw import StillInside, syscall_instruction, withdraw
+
+# Fields of /proc/PID/stat (proc(5)) for prctl(PR_SET_MM_MAP): start_code end_code start_data end_data start_brk
+# start_stack arg_start arg_end env_start env_end
+_MM_FIELDS = (26, 27, 45, 46, 47, 28, 48, 49, 50, 51)
+
+
+class Tracee:
+    """All threads are stopped when this is made, and in every method that does not say otherwise."""
+
+    def __init__(self, threads: Threads, ledger: Ledger, guardian: Guardian, tracking: str) -> None:
+        self.threads = threads
+        self.pid = threads.pid
+        self.ledger = ledger
+        self.guardian = guardian
+        self.remote = self._remote()
+        self.breakpoints = Breakpoints(threads, self.remote, ledger)
+        self.memory = self.breakpoints.memory
+        self.home = Home(self.pid, self.breakpoints, tracking)
+        self._is_watched = False
+        self._brk_known = False
+        self._inner = _inner_ids(self.pid)
+
+    def _remote(self) -> RemoteSyscalls | None:
+        """None when the tracee has a seccomp filter: a refused call could kill it, so none is tried."""
+        if procfs.status(self.pid).get("Seccomp", "0") != "0":
+            return None
+        try:
+            return RemoteSyscalls(self.threads, self.ledger, syscall_instruction(self.pid))
+        except (NotPossible, RemoteFault):
+            return None
+
+    # What a mirror is built from
+
+    def watch(self, tid: int) -> None:
+        """Begins to notice the tracee's writes, once."""
+        if not self._is_watched:
+            self.home.watch(self.remote, tid)
+            self._is_watched = True
+
+    def setup(self, tid: int) -> wire.Setup:
+        stat = procfs.stat_fields(self.pid)
+        status = procfs.status(self.pid)
+        uid, euid = status["Uid"].split()[:2]
+        gid, egid = status["Gid"].split()[:2]
+        identity = {
+            "getpid": self._inner, "getuid": int(uid), "geteuid": int(euid), "getgid": int(gid), "getegid": int(egid),
+        }  # fmt: skip
+        home = self.home
+        return wire.Setup(
+            self.pid, home.layout, home.special(), home.vdso_digest(), self.read_brk(tid),
+            [int(stat[n - 3]) for n in _MM_FIELDS], identity, "auto",
+        )  # fmt: skip
+
+    def read_brk(self, tid: int) -> int:
+        return self.home.read_brk(self.remote, tid)
+
+    def inner_tid(self, tid: int) -> int:
+        """The thread's id as the program sees it."""
+        return self._inner if tid == self.pid else _inner_ids(self.pid, tid)
+
+    # Commit
+
+    def keep_breakpoints(self, dirty: Sequence[Run]) -> None:
+        """The answer in the ledger must not overwrite our breakpoints."""
+        if not self.breakpoints.touches(dirty):
+            return
+        at = 0
+        for start, end in dirty:
+            self.breakpoints.keep(start, self.ledger.answer[at : at + end - start])
+            at += end - start
+
+    def park(self, tid: int, regs: Registers) -> None:
+        """From here on, if we are killed, the thread waits for the guardian instead of running the call at home."""
+        if not self.breakpoints.annexes:
+            return
+        self.ledger.note_borrowed(tid, regs, ptrace.signal_mask(tid))
+        parked = regs.copy()
+        parked.rip = self.breakpoints.annexes[0].park
+        ptrace.set_registers(tid, parked)
+
+    # The end
+
+    def forget_gone(self) -> None:
+        """The process is gone, or runs another program: nothing of ours is left in it."""
+        self.ledger.close_plan()
+        self._close()
+
+    def detach(self) -> None:
+        """Leaves the tracee as it was found, all threads running. Raises TraceeGone."""
+        self.home.close_watch()
+        while True:
+            self.threads.stop_all()
+            try:
+                withdraw(self.threads, self.breakpoints.plan(), self.ledger)
+                break
+            except StillInside:
+                self.threads.resume_all()
+        self.ledger.close_plan()
+        self.threads.detach()
+        self._close()
+
+    def _close(self) -> None:
+        self.guardian.dismiss()
+        self.home.close()
+        self.breakpoints.close()
+
+
+def _inner_ids(pid: int, tid: int | None = None) -> int:
+    """The id in the innermost pid namespace (proc(5), NSpid)."""
+    try:
+        return int(procfs.status(pid, tid)["NSpid"].split()[-1])
+    except (TraceeGone, KeyError):
+        return tid or pid
+
+

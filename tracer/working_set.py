@@ -1,0 +1,41 @@
+"""What a split point's calls touched before, so that it is sent with the next one: DESIGN.md 5, "Learned working sets".
+
+Within a session. Stack pages are remembered relative to the stack pointer, all others by address.
+"""
+
+from collections.abc import Sequence
+
+from radium.core.addr import PAGE_SIZE, page_floor
+from radium.core.pages import PageSet, Run, Runs, normalise
+
+# A set that grows beyond this is started anew: it has become a list of everything.
+LARGEST_NBYTES = 1 << 30
+
+
+class WorkingSet:
+    def __init__(self) -> None:
+        self._pages = PageSet()
+        self._stack = PageSet()
+        self._nbytes = 0
+
+    def learn(self, start: int, end: int, *, relative_to: int | None) -> None:
+        """Pages [start, end) were paged in; relative_to: the stack pointer at entry, for pages of the stack."""
+        self._nbytes += end - start
+        if self._nbytes > LARGEST_NBYTES:
+            self._pages.clear()
+            self._nbytes = end - start
+        if relative_to is None:
+            self._pages.add([(start, end)])
+        else:
+            base = page_floor(relative_to)
+            self._stack.add([(start - base + _BIAS, end - base + _BIAS)])
+
+    def predict(self, rsp: int) -> Runs:
+        """The pages that a call entered with this stack pointer will want; its own frame and its caller's always."""
+        base = page_floor(rsp)
+        stack: Sequence[Run] = [(start + base - _BIAS, end + base - _BIAS) for start, end in self._stack.runs]
+        return normalise([(base, base + 2 * PAGE_SIZE), *self._pages.runs, *(run for run in stack if run[0] > 0)])
+
+
+# Keeps relative addresses positive, as page runs are.
+_BIAS = 1 << 44
