@@ -119,12 +119,15 @@ class Mirror:
         self._register(covered(a for a in areas if not a.kind & RESERVED), missing=True)
 
     def _register(self, runs: Sequence[Run], *, missing: bool) -> None:
-        mode = self.registered if missing else self.registered & ~userfaultfd.MISSING
+        """missing: whether touching a page that is not there is a page-in, or makes a zero page."""
         for start, end in runs:
-            if mode:
-                userfaultfd.register(self.uffd, start, end, mode)
-            else:
-                userfaultfd.unregister(self.uffd, start, end)
+            if missing:
+                userfaultfd.register(self.uffd, start, end, self.registered)
+                continue
+            # Registering for less than before changes nothing (fs/userfaultfd.c, userfaultfd_register), so first for nothing.
+            userfaultfd.unregister(self.uffd, start, end)
+            if self.registered & userfaultfd.WRITE_PROTECT:
+                userfaultfd.register(self.uffd, start, end, userfaultfd.WRITE_PROTECT)
 
     def _place_room(self) -> None:
         """Free pages below the stack, so that it can grow here as it would at home."""

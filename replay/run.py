@@ -23,7 +23,7 @@ from radium.errors import Conflict
 from radium.linux import procfs, ptrace, userfaultfd
 from radium.linux.libc import NUMBERS, syscall_name
 from radium.linux.signals import signalfd
-from radium.replay import syscalls, vessel
+from radium.replay import livelock, syscalls, vessel
 from radium.replay.mirror import Mirror
 
 # Read-ahead of page-ins: a first miss brings 64 KiB, each miss where the last one ended doubles that, up to 1 MiB (DESIGN.md 5).
@@ -84,9 +84,10 @@ class Runner:
     def run(self, call: wire.Call) -> tuple[Registers, bytes]:
         """Registers and extended state at the return. Raises CallFailed, MirrorDied, AcceptorLost."""
         regs = Registers.unpack(call.registers)
-        self.entry_rsp, self.thread = regs.rsp, call.thread
-        self.deadline = time.monotonic() + call.seconds
-        self.yields, self.asleep_since, self.last_beat = 0, 0.0, time.monotonic()
+        self.entry_rsp, self.thread, self.started = regs.rsp, call.thread, time.monotonic()
+        self.deadline = self.started + call.seconds
+        self.next_livelock_look, self.early_status = self.started + livelock.FIRST_LOOK_S, 0
+        self.yields, self.asleep_since, self.last_beat = 0, 0.0, self.started
         self.mirror.begin()
         self._arm_return(call.return_address)
         if call.xstate != self._xstate:
@@ -126,7 +127,7 @@ class Runner:
 
     def _next_stop(self) -> int:
         while True:
-            status = vessel.wait(self.tid, block=False)
+            status, self.early_status = self.early_status or vessel.wait(self.tid, block=False), 0
             if status:
                 return status
             ready = {fd for fd, _ in self._poll.poll(LOOK_S * 1000)}
@@ -151,12 +152,31 @@ class Runner:
         if now - self.last_beat > BEAT_S:
             self.last_beat = now
             self.link.beat()
-        if not self._waits_for_nobody():
+        if now > self.next_livelock_look:
+            self.next_livelock_look = now + (now - self.started)
+            self._look_for_livelock()
+        elif not self._waits_for_nobody():
             self.asleep_since = 0.0
         elif not self.asleep_since:
             self.asleep_since = now
         else:
             self._give_up("stuck")
+
+    def _look_for_livelock(self) -> None:
+        if procfs.stat_fields(self.tid)[0] != "R":
+            return
+        ptrace.interrupt(self.tid)
+        status = vessel.wait(self.tid)
+        if status >> 16 != ptrace.EVENT_STOP:
+            self.early_status = status
+            return
+        try:
+            if livelock.is_stuck(self.tid):
+                raise CallFailed("stuck")
+        except livelock.LeftStepping as left:
+            self.early_status = left.status
+            return
+        ptrace.resume(self.tid)
 
     def _waits_for_nobody(self) -> bool:
         """The thread sleeps in a futex without a time limit, and nobody is here to wake it."""
@@ -219,6 +239,8 @@ class Runner:
             self._answer(regs, self.thread[name])
         elif name in self.mirror.identity:
             self._answer(regs, self.mirror.identity[name])
+        elif name in syscalls.PLACEMENT:
+            self._answer(regs, 0)
         elif name == "sched_yield" and self.yields < syscalls.YIELDS_UNTIL_STUCK:
             self.yields += 1
             self._answer(regs, 0)

@@ -2,6 +2,7 @@
 
 HARMLESS run there without a stop: they touch nothing but the mirror's own memory and the clock.
 ANSWERED have an answer that is known from home, given without running anything.
+PLACEMENT is advice, answered without effect.
 Memory calls (core.mapping.JOURNALLED) run there and are journalled.
 """
 
@@ -24,6 +25,12 @@ ANSWERED: dict[str, str] = {
     "geteuid": "the tracee's user",
     "getgid": "the tracee's group",
     "getegid": "the tracee's group",
+}
+
+# Advice on where memory should lie; the acceptor has its own memory, and at home the call changes no contents (numa(7)).
+PLACEMENT: dict[str, str] = {
+    "mbind": "a NUMA policy for a range",
+    "set_mempolicy": "a NUMA policy for the thread",
 }
 
 # Alone in its mirror, a thread that yields this often in one call waits for a thread that is not there.

@@ -40,6 +40,7 @@ class Home:
         self._text = b""
         self.mappings: list[Mapping] = []
         self.layout: Layout = []
+        self._told: Layout = []
         self.brk = 0
         self._buffer = memoryview(bytearray(CHUNK))
         self._buffer_at = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
@@ -64,7 +65,7 @@ class Home:
     def _protect(self, areas: Sequence[Area]) -> None:
         if self.uffd < 0:
             return
-        for start, end in covered(a for a in areas if not a.kind & RESERVED):
+        for start, end in covered(a for a in areas if not a.kind & (RESERVED | SHARED)):
             userfaultfd.register(self.uffd, start, end, userfaultfd.WRITE_PROTECT)
 
     def read_brk(self, remote: RemoteSyscalls | None, tid: int) -> int:
@@ -78,20 +79,34 @@ class Home:
 
     # Layout
 
-    def refresh(self) -> LayoutDelta:
-        """Reads the layout again; what changed since the last reading is not held any more, and watched if it is new."""
+    def refresh(self) -> None:
+        """Reads the layout again; what changed is not held any more, and watched if it is new."""
         text = self.maps.read()
         if text == self._text:
-            return LayoutDelta()
+            return
         self._text = text
         self.mappings = parse_maps(text)
         old, self.layout = self.layout, layout_of(self.mappings, self.breakpoints.reserved)
-        delta = difference(old, self.layout)
-        if self.tracker is not None and delta:
-            changed = normalise([*delta.unmap, *((a.start, a.end) for a in delta.map)])
-            self._forget(changed)
+        if self.tracker is not None:
+            delta = difference(old, self.layout)
+            self._forget(normalise([*delta.unmap, *((a.start, a.end) for a in delta.map)]))
             self._protect(delta.map)
+
+    def take_delta(self) -> LayoutDelta:
+        """What changed since the mirror was told last; it counts as told."""
+        self.refresh()
+        if self.layout is self._told:
+            return LayoutDelta()
+        delta = difference(self._told, self.layout)
+        self._told = self.layout
         return delta
+
+    def tell_all(self) -> Layout:
+        """The layout for a new mirror, which holds nothing."""
+        self.refresh()
+        self.forget_mirror()
+        self._told = self.layout
+        return self.layout
 
     def special(self) -> list[Area]:
         """The kernel's own mappings, by name."""
@@ -148,20 +163,26 @@ class Home:
                 lost += held
         return intersect(self.held.runs, normalise(lost))
 
-    def volatile(self) -> Runs:
-        """Held pages that others write without our seeing."""
-        return intersect(self.held.runs, covered(a for a in self.layout if a.kind & SHARED))
+    def drop_volatile(self) -> Runs:
+        """Held pages that others write without our seeing; they are not held any more."""
+        volatile = intersect(self.held.runs, self._shared())
+        self._forget(volatile)
+        return volatile
+
+    def _shared(self) -> Runs:
+        return covered(a for a in self.layout if a.kind & SHARED)
 
     def hold(self, runs: Sequence[Run]) -> None:
         """These pages are on their way to the mirror, or came from it."""
         assert self.tracker is not None
-        self.tracker.clean(runs)
+        self.tracker.clean(subtract(runs, self._shared()))
         self.stale.remove(runs)
         self.held.add(runs)
 
     def follow(self, journal: Sequence[LayoutCall]) -> None:
         """The tracee's layout after a commit: what the call mapped is watched from now on."""
         self.refresh()
+        self._told = self.layout
         touched = [run for call in journal for run in touched_by(call)]
         self._forget(normalise(touched))
         for start, end in normalise(touched):

@@ -158,14 +158,11 @@ class Session:
     def _prepare(self, away: Away, channel: Channel) -> Prepared:
         home = self.tracee.home
         if self._generation != self.acceptors.generation:
-            home.forget_mirror()
             self._set_up(away, channel)
-            delta = LayoutDelta()
-        else:
-            delta = home.refresh()
+        delta = home.take_delta()
+        volatile = home.drop_volatile()
         changed, lost = home.written()
-        drop = normalise([*lost, *home.volatile()])
-        home.lose(drop)
+        drop = union(lost, volatile)
         wanted = union(away.split.memory(away.tid, away.regs), away.split.working_set.predict(away.regs.rsp))
         zero, data = home.missing(wanted)
         data = home.readable(data)
@@ -178,7 +175,6 @@ class Session:
         """A new mirror: the acceptor gets the layout; the answer to the first call says if it could be built."""
         tracee = self.tracee
         tracee.watch(away.tid)
-        tracee.home.refresh()
         channel.send(tracee.setup(away.tid))
         self._generation = self.acceptors.generation
 

@@ -63,7 +63,7 @@ class Tracee:
         }  # fmt: skip
         home = self.home
         return wire.Setup(
-            self.pid, home.layout, home.special(), home.vdso_digest(), self.read_brk(tid),
+            self.pid, home.tell_all(), home.special(), home.vdso_digest(), self.read_brk(tid),
             [int(stat[n - 3]) for n in _MM_FIELDS], identity, "auto",
         )  # fmt: skip
 

@@ -84,6 +84,10 @@ def resume_to_syscall(tid: int) -> None:
     request(binding.PTRACE_SYSCALL, tid)
 
 
+def single_step(tid: int) -> None:
+    request(binding.PTRACE_SINGLESTEP, tid)
+
+
 def detach(tid: int, signal: int = 0) -> None:
     request(binding.PTRACE_DETACH, tid, 0, signal)
 

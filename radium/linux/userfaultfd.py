@@ -9,6 +9,7 @@ import errno
 import os
 import struct
 
+from radium.core.addr import PAGE_SIZE
 from radium.linux.libc import fail, ioctl_function
 
 API = 0xAA
@@ -36,7 +37,6 @@ _REGISTER = _iowr(0x00, 32)
 _UNREGISTER = _ior(0x01, 16)
 _WAKE = _ior(0x02, 16)
 _COPY = _iowr(0x03, 40)
-_ZEROPAGE = _iowr(0x04, 32)
 _WRITEPROTECT = _iowr(0x06, 24)
 
 
@@ -66,7 +66,8 @@ def wake(fd: int, start: int, end: int) -> None:
 def copy(fd: int, start: int, source: int, nbytes: int, mode: int) -> None:
     """Places nbytes of pages from our address `source` at `start`; pages that are already there are left as they are.
 
-    A long copy may stop half-way (EAGAIN while the address space changes, EEXIST at a present page): it is taken up again.
+    A long copy may stop half-way (EAGAIN while the address space changes, EEXIST at a present page): it is taken up
+    again. The kernel copies within one mapping only (ENOENT else, mm/userfaultfd.c): a range over several is halved.
     """
     done = 0
     argument = (ctypes.c_int64 * 5)()
@@ -75,26 +76,17 @@ def copy(fd: int, start: int, source: int, nbytes: int, mode: int) -> None:
         if ioctl_function(fd, _COPY, ctypes.addressof(argument)) >= 0:
             return
         number = ctypes.get_errno()
+        left = nbytes - done
         if number == errno.EEXIST:
-            done += max(argument[4], 0) or 4096
+            done += max(argument[4], 0) or PAGE_SIZE
         elif number == errno.EAGAIN:
             done += max(argument[4], 0)
+        elif number == errno.ENOENT and left > PAGE_SIZE:
+            half = left // 2 & ~(PAGE_SIZE - 1)
+            copy(fd, start + done, source + done, half, mode)
+            done += half
         else:
             raise OSError(number, f"UFFDIO_COPY {start + done:#x}: {os.strerror(number)}")
-
-
-def zero(fd: int, start: int, end: int) -> None:
-    """Maps the zero page over [start, end), none of which may be present."""
-    argument = (ctypes.c_int64 * 4)()
-    done = 0
-    while start + done < end:
-        argument[:] = [start + done, end - start - done, 0, 0]
-        if ioctl_function(fd, _ZEROPAGE, ctypes.addressof(argument)) >= 0:
-            return
-        number = ctypes.get_errno()
-        if number != errno.EAGAIN:
-            raise OSError(number, f"UFFDIO_ZEROPAGE {start + done:#x}: {os.strerror(number)}")
-        done += max(argument[3], 0)
 
 
 def write_protect(fd: int, start: int, end: int, on: bool) -> None:

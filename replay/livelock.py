@@ -1,0 +1,76 @@
+"""A mirror thread that runs and can never get on: it waits, spinning, for a thread that is not in the mirror.
+
+Proof, not guess: single-stepped, the thread comes back to an instruction with the same general registers and the same extended state,
+and nothing on the way wrote memory or asked anything outside. Alone in its address space, it will do the same forever.
+Loops that write (a counter in memory) or look at a clock are not recognised; the call's deadline ends those.
+Source: capstone's operand access flags; Intel SDM on PAUSE.
+"""
+
+import os
+import signal
+
+import capstone
+from capstone import x86
+
+from radium.core.regs import Registers
+from radium.errors import RemoteFault
+from radium.linux import ptrace, vm
+from radium.replay import vessel
+
+# A waiting loop is short. Each step costs 10-20 us.
+LONGEST_LOOP = 128
+# When a call is looked at: it has run this long without asking for anything; then each time it has run twice as long.
+FIRST_LOOK_S = 0.05
+RFLAGS_TF = 0x100
+_LONGEST_INSTRUCTION = 15
+_MNEMONICS_OUTSIDE = frozenset({"syscall", "sysenter", "rdtsc", "rdtscp", "rdrand", "rdseed", "rdpid", "cpuid", "xgetbv"})
+
+_decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+_decoder.detail = True
+
+
+class LeftStepping(Exception):
+    """The thread did something other than a step; `status` is its wait status, 0 when it is still running."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def is_stuck(tid: int) -> bool:
+    """The thread is stopped in user code; it is stopped again afterwards, some steps further. Raises LeftStepping."""
+    start = _state(tid)
+    for _ in range(LONGEST_LOOP):
+        if not _is_silent(tid, ptrace.registers(tid).rip):
+            return False
+        _step(tid)
+        if ptrace.registers(tid).rip == start[0].rip and _state(tid) == start:
+            return True
+    return False
+
+
+def _state(tid: int) -> tuple[Registers, bytes]:
+    regs = ptrace.registers(tid)
+    regs.eflags &= ~RFLAGS_TF
+    return regs, ptrace.xstate(tid)
+
+
+def _step(tid: int) -> None:
+    ptrace.single_step(tid)
+    status = vessel.wait(tid)
+    if status >> 16 or os.WSTOPSIG(status) != signal.SIGTRAP:
+        raise LeftStepping(status)
+
+
+def _is_silent(tid: int, rip: int) -> bool:
+    """Whether the instruction at rip only computes: it writes no memory and looks at nothing but memory and registers."""
+    try:
+        code = vm.read(tid, rip, _LONGEST_INSTRUCTION)
+    except RemoteFault:
+        return False
+    insn = next(_decoder.disasm(code, rip, 1), None)
+    if insn is None or insn.mnemonic in _MNEMONICS_OUTSIDE or insn.group(capstone.CS_GRP_CALL):
+        return False
+    if insn.mnemonic.startswith(("push", "pop", "stos", "movs", "lock")):
+        return False
+    return not any(op.type == x86.X86_OP_MEM and op.access & capstone.CS_AC_WRITE for op in insn.operands)
