@@ -35,6 +35,15 @@ class Tracker(Protocol):
     def clean(self, runs: Sequence[Run]) -> None:
         """Both sides are equal in these pages now."""
 
+    def placing(self, start: int, data: bytes | memoryview) -> None:
+        """These contents are about to be placed as clean pages; a running thread may write them from then on."""
+
+    def placing_zero(self, start: int, end: int) -> None:
+        """As `placing`, for pages that are zero."""
+
+    def overwritten(self, runs: Sequence[Run]) -> None:
+        """What was placed here replaced pages that were there; they are clean now. The process does not run."""
+
     def written(self, held: Sequence[Run]) -> Runs:
         """Pages of `held` that were written since they were declared clean; they count as clean from now on.
 
@@ -74,6 +83,15 @@ class PagemapTracker:
             if error.errno != errno.EPERM:
                 raise
             raise LostProtection from None
+
+    def placing(self, start: int, data: bytes | memoryview) -> None:
+        """Pages are placed write-protected already."""
+
+    def placing_zero(self, start: int, end: int) -> None:
+        """Zero pages count as written once they exist."""
+
+    def overwritten(self, runs: Sequence[Run]) -> None:
+        self.clean(runs)
 
     def written(self, held: Sequence[Run]) -> Runs:
         try:
@@ -116,6 +134,17 @@ class ChecksumTracker:
         data = memoryview(vm.read(self.pid, start, end - start))
         return [digest(data[i : i + PAGE_SIZE]) for i in range(0, end - start, PAGE_SIZE)]
 
+    def placing(self, start: int, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        for at in range(0, len(view), PAGE_SIZE):
+            self.digests[start + at] = digest(view[at : at + PAGE_SIZE])
+
+    def placing_zero(self, start: int, end: int) -> None:
+        self.digests.update(dict.fromkeys(range(start, end, PAGE_SIZE), _ZERO_DIGEST))
+
+    def overwritten(self, runs: Sequence[Run]) -> None:
+        """Their digests were taken when they were placed."""
+
     def clean(self, runs: Sequence[Run]) -> None:
         for start, end in runs:
             self.digests.update(zip(range(start, end, PAGE_SIZE), self._digests_of(start, end), strict=True))
@@ -153,6 +182,9 @@ class ChecksumTracker:
 
 def digest(page: bytes | memoryview) -> bytes:
     return hashlib.blake2b(page, digest_size=16).digest()
+
+
+_ZERO_DIGEST = digest(bytes(PAGE_SIZE))
 
 
 def can_track_by_pagemap() -> bool:

@@ -20,17 +20,20 @@ from radium import dirty
 from radium.core import wire
 from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
 from radium.core.mapping import (
-    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, RESERVED, STACK, Area, Layout,
+    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_EXEC, PROT_READ, RESERVED, STACK, Area, Layout,
     LayoutCall, LayoutDelta, clip, covered, replay, touched_by,
 )  # fmt: skip
 from radium.core.pages import PageSet, Run, Runs, intersect, normalise, pieces, subtract, total
 from radium.core.regs import Registers
 from radium.errors import JobFailed, RemoteFault
 from radium.linux import namespaces, userfaultfd, vm
+from radium.replay import vdso
 from radium.replay.sandbox import Limits
 from radium.replay.vessel import SystemCall, Vessel, place
 
 STACK_ROOM = 1 << 20
+# Behind a vessel, where its vdso stays or passes through.
+AWAY = 0x40000
 # System V psABI 3.2.2: the 128 bytes below rsp belong to the function.
 RED_ZONE = 128
 CHUNK = 1 << 20
@@ -60,7 +63,7 @@ class Mirror:
     # Building
 
     def _build(self, setup: wire.Setup) -> None:
-        self._clear_own(setup.special)
+        self._clear_own(setup)
         self.tracking = dirty.choose(setup.tracking)
         self.tracker = dirty.tracker(self.tracking, self.vessel.pid, absent_counts=False)
         self._open_userfaultfd()
@@ -72,27 +75,35 @@ class Mirror:
         self._buffer_at = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
         self._zeros = ctypes.create_string_buffer(NATIVE_ZERO_NBYTES)
 
-    def _clear_own(self, wanted: Sequence[Area]) -> None:
-        """What exec gave the vessel goes; its vdso and its data move to where the tracee has them."""
-        own = {m.path: m for m in self.vessel.special if m.path != "[vsyscall]"}
-        calls: list[SystemCall] = [
-            ("munmap", (m.start, m.end - m.start)) for m in self.vessel.mappings() if m.path == "[stack]"
-        ]
-        there = {a.what: a for a in wanted if a.what in own}
-        for name, area in there.items():
-            if area.end - area.start != own[name].end - own[name].start:
-                raise JobFailed(f"{name} has another size here than in the tracee's kernel")
-        away = self.vessel.base + 0x40000
-        for m in own.values():
-            nbytes = m.end - m.start
-            calls.append(("mremap", (m.start, nbytes, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, away)))
-            if m.path in there:
-                target = there[m.path].start
-                calls.append(("mremap", (away, nbytes, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, target)))
-            away += nbytes
+    def _clear_own(self, setup: wire.Setup) -> None:
+        """What exec gave the vessel goes; its vdso and that one's data move to where the tracee has them."""
+        stacks = [m for m in self.vessel.mappings() if m.path == "[stack]"]
+        calls: list[SystemCall] = [("munmap", (m.start, m.end - m.start)) for m in stacks]
         # First all out of the way, then all into place: a target may be where another one was.
-        calls.sort(key=lambda call: call[0] == "mremap" and call[1][4] >= self.vessel.base + 0x100000)
+        own = sorted(m for m in self.vessel.special if m.path != "[vsyscall]")
+        away = {m.path: self.vessel.base + AWAY + m.start - own[0].start for m in own}
+        calls += [_move(m.start, away[m.path], m.end - m.start) for m in own]
+        image = self._own_vdso()
+        is_same, wanted = image == setup.vdso and self._has_same_sizes(setup), {a.what: a for a in setup.special}
+        if is_same:
+            calls += [_move(away[m.path], wanted[m.path].start, m.end - m.start) for m in own if m.path in wanted]
         self.vessel.batch(calls)
+        if not is_same and "[vdso]" in wanted:
+            foreign = vdso.patched(setup.vdso, image, away["[vdso]"])
+            self._place_foreign_vdso(wanted["[vdso]"], foreign)
+
+    def _has_same_sizes(self, setup: wire.Setup) -> bool:
+        own = {m.path: m.end - m.start for m in self.vessel.special}
+        return all(own.get(a.what) == a.end - a.start for a in setup.special)
+
+    def _own_vdso(self) -> bytes:
+        mapping = next(m for m in self.vessel.special if m.path == "[vdso]")
+        return vm.read(self.vessel.pid, mapping.start, mapping.end - mapping.start)
+
+    def _place_foreign_vdso(self, place: Area, image: bytes) -> None:
+        nbytes = place.end - place.start
+        self.vessel.batch([("mmap", (place.start, nbytes, PROT_READ | PROT_EXEC, _MAP_NEW, -1, 0))])
+        self.vessel.memory.write(place.start, image[:nbytes])
 
     def _open_userfaultfd(self) -> None:
         fd = self.vessel.call("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK)
@@ -193,9 +204,9 @@ class Mirror:
             for first in range(start, end, CHUNK):
                 last = min(first + CHUNK, end)
                 read_into(self._buffer[: last - first])
+                self.tracker.placing(first, self._buffer[: last - first])
                 self._place_chunk(first, last, present)
-        overwritten = intersect(runs, present)
-        self.tracker.clean(overwritten if self.tracking == "pagemap" else runs)
+        self.tracker.overwritten(intersect(runs, present))
         self.stale.remove(runs)
         self.held.add(runs)
 
@@ -219,14 +230,16 @@ class Mirror:
         present = self.present()
         for start, end in runs:
             for first, last in intersect([(start, end)], present):
+                self.tracker.placing_zero(first, last)
                 self._fill_zero(first, last, self._overwrite_zero)
             for first, last in subtract([(start, end)], present):
+                self.tracker.placing_zero(first, last)
                 if last - first >= NATIVE_ZERO_NBYTES:
                     self._register([(first, last)], missing=False)
                     userfaultfd.wake(self.uffd, first, last)
                 else:
                     self._fill_zero(first, last, self._copy_zero)
-        self.tracker.clean(intersect(runs, present) if self.tracking == "pagemap" else runs)
+        self.tracker.overwritten(intersect(runs, present))
         self.stale.remove(runs)
         self.held.add(runs)
 
@@ -322,6 +335,10 @@ class Mirror:
         os.close(self.uffd)
         self.tracker.close()
         self.vessel.kill()
+
+
+def _move(start: int, target: int, nbytes: int) -> SystemCall:
+    return "mremap", (start, nbytes, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, target)
 
 
 def apply_delta(layout: Layout, delta: LayoutDelta) -> Layout:

@@ -122,7 +122,7 @@ def run_session(sock: socket.socket, peer: str, options: Options, say: Say) -> N
         Session(Channel(sock, peer), options.token, options.limits).serve()
         code = 0
     except AcceptorLost as loss:
-        say(f"initiator {loss}")
+        say(f"session ended: {loss}")
     except (RadiumError, JobFailed) as error:
         say(f"session with {peer}: {error}")
     except Exception as error:  # noqa: BLE001 - the last line of a session: whatever it was, it gets one line

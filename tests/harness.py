@@ -307,7 +307,7 @@ class Workplace:
     def attach(self, pid: int, profile: object, *extra: object, acceptor: object = None) -> "Session":
         """`radium attach`, returned when it says that it is attached."""
         session = self.start_attach(pid, profile, *extra, acceptor=acceptor)
-        session.running.err.wait_for(rf"radium: attached to {pid}\b")
+        session.running.err.wait_for(rf"radium: attached to PID {pid}\b")
         return session
 
     def start_attach(self, pid: int, profile: object, *extra: object, acceptor: object = None) -> "Session":

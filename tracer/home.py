@@ -5,7 +5,6 @@ Sources: DESIGN.md sections 5 and 6.
 """
 
 import ctypes
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 
@@ -112,9 +111,10 @@ class Home:
         """The kernel's own mappings, by name."""
         return [Area(m.start, m.end, m.prot, 0, m.path) for m in self.mappings if m.path in SPECIAL[:3]]
 
-    def vdso_digest(self) -> str:
-        vdso = next(m for m in self.mappings if m.path == "[vdso]")
-        return hashlib.sha256(vm.read(self.pid, vdso.start, vdso.end - vdso.start)).hexdigest()
+    def vdso(self) -> bytes:
+        """The image of the kernel's vdso; empty when there is none."""
+        vdso = next((m for m in self.mappings if m.path == "[vdso]"), None)
+        return vm.read(self.pid, vdso.start, vdso.end - vdso.start) if vdso else b""
 
     # Held pages
 

@@ -11,6 +11,7 @@
 Whatever fails before 7, the call runs at home (`_run_at_home`), with its reason counted.
 """
 
+import os
 import select
 import time
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from radium.core.addr import PAGE_SIZE
 from radium.core.mapping import LayoutDelta
 from radium.core.pages import Runs, intersect, normalise, npages, pack, subtract, total, union
 from radium.core.regs import NO_SYSCALL, Registers
-from radium.errors import AcceptorLost, Conflict, FrameError, RemoteFault, TraceeGone
+from radium.dirty import digest
+from radium.errors import AcceptorLost, Conflict, FrameError, JobFailed, RemoteFault, TraceeGone
 from radium.linux import ptrace, vm
 from radium.linux.signals import name as signal_name
 from radium.tracer import commit, tracee_signals
@@ -82,6 +84,7 @@ class Session:
         self.acceptors = acceptors
         self.wakeups = wakeups
         self.call_timeout_s = call_timeout_s
+        self.audits = bool(os.environ.get("RADIUM_AUDIT"))
         self._number = 0
         self._generation = 0
 
@@ -146,7 +149,9 @@ class Session:
         prepared = self._prepare(away, channel)
         self._send(channel, away, prepared)
         answer = self._await(channel, away)
-        dirty, stale, seconds = self._commit(channel, away, *answer)
+        dirty, seconds = self._commit(channel, away, *answer)
+        if self.audits:
+            self._audit(channel)
         away.out_nbytes, away.back_nbytes = channel.sent_nbytes - sent, channel.received_nbytes - received
         split.report.count_remote(
             away.sent_npages, away.paged_in, npages(dirty), away.out_nbytes, away.back_nbytes,
@@ -282,7 +287,7 @@ class Session:
 
     # 6 return and 7 commit
 
-    def _commit(self, channel: Channel, away: Away, answer: wire.Returned, nbytes: int) -> tuple[Runs, Runs, float]:
+    def _commit(self, channel: Channel, away: Away, answer: wire.Returned, nbytes: int) -> tuple[Runs, float]:
         tracee, home, ledger = self.tracee, self.tracee.home, self.tracee.ledger
         if answer.number != away.number:
             raise FrameError(f"an answer to call {answer.number} instead of {away.number}")
@@ -305,4 +310,18 @@ class Session:
             home.brk = answer.brk
             home.follow(answer.journal)
         home.settle(dirty, intersect(stale, home.held.runs))
-        return dirty, stale, answer.seconds
+        return dirty, answer.seconds
+
+    def _audit(self, channel: Channel) -> None:
+        """Recomputes invariant 3: every held page equals its twin. Raises JobFailed, which names the first that does not."""
+        home = self.tracee.home
+        channel.send(wire.Audit(pack(home.held.runs)))
+        message, _ = channel.receive()
+        if not isinstance(message, wire.Digests):
+            raise FrameError(f"{type(message).__name__} instead of Digests")
+        theirs = iter([message.digests[i : i + 16] for i in range(0, len(message.digests), 16)])
+        for start, end in home.held.runs:
+            for page in range(start, end, PAGE_SIZE):
+                ours = next(iter(home.contents([(page, page + PAGE_SIZE)])))
+                if digest(ours) != next(theirs):
+                    raise JobFailed("a held page differs from its twin", where=f"pid {self.tracee.pid}, {page:#x}")

@@ -32,8 +32,8 @@ class Tracee:
         self.breakpoints = Breakpoints(threads, self.remote, ledger)
         self.memory = self.breakpoints.memory
         self.home = Home(self.pid, self.breakpoints, tracking)
+        self._tracking = tracking
         self._is_watched = False
-        self._brk_known = False
         self._inner = _inner_ids(self.pid)
 
     def _remote(self) -> RemoteSyscalls | None:
@@ -63,8 +63,8 @@ class Tracee:
         }  # fmt: skip
         home = self.home
         return wire.Setup(
-            self.pid, home.tell_all(), home.special(), home.vdso_digest(), self.read_brk(tid),
-            [int(stat[n - 3]) for n in _MM_FIELDS], identity, "auto",
+            self.pid, home.tell_all(), home.special(), home.vdso(), self.read_brk(tid),
+            [int(stat[n - 3]) for n in _MM_FIELDS], identity, self._tracking,
         )  # fmt: skip
 
     def read_brk(self, tid: int) -> int:

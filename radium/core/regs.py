@@ -4,6 +4,7 @@ The order is that of `struct user_regs_struct` (<sys/user.h>, arch/x86/include/a
 """
 
 import struct
+from operator import attrgetter
 
 NAMES = (
     "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
@@ -14,6 +15,9 @@ U64 = (1 << 64) - 1
 NO_SYSCALL = U64
 # System V psABI, 3.2.3: integer arguments in this order, then the stack.
 INTEGER_ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
+
+
+_values = attrgetter(*NAMES)
 
 
 class Registers:
@@ -63,10 +67,11 @@ class Registers:
         return cls(*FORMAT.unpack(raw))
 
     def pack(self) -> bytes:
-        return FORMAT.pack(*(getattr(self, name) & U64 for name in NAMES))
+        """Raises struct.error for a value that is not an unsigned 64-bit word."""
+        return FORMAT.pack(*_values(self))
 
     def copy(self) -> "Registers":
-        return Registers(*(getattr(self, name) for name in NAMES))
+        return Registers(*_values(self))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Registers) and self.pack() == other.pack()

@@ -53,7 +53,7 @@ class Setup(Message):
     pid: int
     layout: list[Area]
     special: list[Area]  # the kernel's own mappings; `what` is the name
-    vdso: str  # hash of the vdso image
+    vdso: bytes  # the image
     brk: int
     mm: list[int]  # start_code end_code start_data end_data start_brk start_stack arg_start arg_end env_start env_end
     identity: dict[str, int]  # what getpid and the like answer
