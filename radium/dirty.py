@@ -11,11 +11,11 @@ import ctypes
 import errno
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from radium.core.addr import PAGE_SIZE
-from radium.core.pages import Run, Runs, bridge, intersect, normalise
+from radium.core.pages import PageSet, Run, Runs, bridge, intersect, normalise
 from radium.errors import RemoteFault
 from radium.linux import pagemap, userfaultfd, vm
 from radium.linux.libc import syscall
@@ -25,15 +25,19 @@ BRIDGE_NBYTES = 64 << 10
 FEATURES = userfaultfd.FEATURE_WP | userfaultfd.FEATURE_WP_ASYNC | userfaultfd.FEATURE_WP_UNPOPULATED
 
 
-class LostProtection(Exception):
-    """A range is not registered any more: its mapping was replaced by one that looks the same."""
-
-
 class Tracker(Protocol):
+    """`lost` in an answer: pages of which nothing can be said, since their mapping was replaced by one that looks the same."""
+
     name: str
 
-    def clean(self, runs: Sequence[Run]) -> None:
-        """Both sides are equal in these pages now."""
+    def watch(self, runs: Sequence[Run]) -> None:
+        """These ranges are registered for write-protection."""
+
+    def unwatch(self, runs: Sequence[Run]) -> None:
+        """These are not, or not any more."""
+
+    def clean(self, runs: Sequence[Run]) -> Runs:
+        """Both sides are equal in these pages now. Returns what is lost."""
 
     def placing(self, start: int, data: bytes | memoryview) -> None:
         """These contents are about to be placed as clean pages; a running thread may write them from then on."""
@@ -41,14 +45,11 @@ class Tracker(Protocol):
     def placing_zero(self, start: int, end: int) -> None:
         """As `placing`, for pages that are zero."""
 
-    def overwritten(self, runs: Sequence[Run]) -> None:
-        """What was placed here replaced pages that were there; they are clean now. The process does not run."""
+    def overwritten(self, runs: Sequence[Run]) -> Runs:
+        """What was placed here replaced pages that were there; they are clean now. The process does not run. Returns what is lost."""
 
-    def written(self, held: Sequence[Run]) -> Runs:
-        """Pages of `held` that were written since they were declared clean; they count as clean from now on.
-
-        Raises LostProtection.
-        """
+    def written(self, held: Sequence[Run]) -> tuple[Runs, Runs]:
+        """(changed, lost): pages of `held` that were written since they were declared clean; they are clean from now on."""
 
     def populated(self, runs: Sequence[Run]) -> Runs:
         """Pages of private anonymous `runs` that exist."""
@@ -66,23 +67,17 @@ class PagemapTracker:
         """absent_counts: whether a held page that is not there any more was dropped, and so changed."""
         self.pagemap = pagemap.Pagemap(pid)
         self.categories = 0 if absent_counts else pagemap.PRESENT | pagemap.SWAPPED
+        self._watched = PageSet()
 
-    def clean(self, runs: Sequence[Run]) -> None:
-        try:
-            self.pagemap.protect(bridge(runs, BRIDGE_NBYTES))
-        except OSError as error:
-            if error.errno != errno.EPERM:
-                raise
-            self._clean_exactly(runs)
+    def watch(self, runs: Sequence[Run]) -> None:
+        self._watched.add(runs)
 
-    def _clean_exactly(self, runs: Sequence[Run]) -> None:
-        """A hole between the runs holds something that is not registered."""
-        try:
-            self.pagemap.protect(runs)
-        except OSError as error:
-            if error.errno != errno.EPERM:
-                raise
-            raise LostProtection from None
+    def unwatch(self, runs: Sequence[Run]) -> None:
+        self._watched.remove(runs)
+
+    def clean(self, runs: Sequence[Run]) -> Runs:
+        _, lost = self._each_span(runs, self._protect)
+        return lost
 
     def placing(self, start: int, data: bytes | memoryview) -> None:
         """Pages are placed write-protected already."""
@@ -90,27 +85,34 @@ class PagemapTracker:
     def placing_zero(self, start: int, end: int) -> None:
         """Zero pages count as written once they exist."""
 
-    def overwritten(self, runs: Sequence[Run]) -> None:
-        self.clean(runs)
+    def overwritten(self, runs: Sequence[Run]) -> Runs:
+        return self.clean(runs)
 
-    def written(self, held: Sequence[Run]) -> Runs:
-        try:
-            regions = self.pagemap.written(bridge(held, BRIDGE_NBYTES))
-        except OSError as error:
-            if error.errno != errno.EPERM:
-                raise
-            regions = self._written_exactly(held)
+    def written(self, held: Sequence[Run]) -> tuple[Runs, Runs]:
+        regions, lost = self._each_span(held, self.pagemap.written)
         if not regions:
-            return []
-        return intersect(normalise((r[0], r[1]) for r in regions if not self.categories or r[2] & self.categories), held)
+            return [], lost
+        changed = normalise((r[0], r[1]) for r in regions if not self.categories or r[2] & self.categories)
+        return intersect(changed, held), lost
 
-    def _written_exactly(self, held: Sequence[Run]) -> list[pagemap.Region]:
-        try:
-            return self.pagemap.written(held)
-        except OSError as error:
-            if error.errno != errno.EPERM:
-                raise
-            raise LostProtection from None
+    def _protect(self, spans: Sequence[Run]) -> list[pagemap.Region]:
+        self.pagemap.protect(spans)
+        return []
+
+    def _each_span(
+        self, runs: Sequence[Run], scan: Callable[[Sequence[Run]], list[pagemap.Region]]
+    ) -> tuple[list[pagemap.Region], Runs]:
+        """A scan that fails has protected a part of its span and told nothing: each is made by itself, and what it covered is lost."""
+        regions: list[pagemap.Region] = []
+        lost: Runs = []
+        for span in bridge(runs, BRIDGE_NBYTES, self._watched):
+            try:
+                regions += scan([span])
+            except OSError as error:
+                if error.errno != errno.EPERM:
+                    raise
+                lost += intersect([span], runs)
+        return regions, lost
 
     def populated(self, runs: Sequence[Run]) -> Runs:
         return [run for start, end in runs for run in self.pagemap.populated(start, end)]
@@ -142,25 +144,35 @@ class ChecksumTracker:
     def placing_zero(self, start: int, end: int) -> None:
         self.digests.update(dict.fromkeys(range(start, end, PAGE_SIZE), _ZERO_DIGEST))
 
-    def overwritten(self, runs: Sequence[Run]) -> None:
+    def overwritten(self, runs: Sequence[Run]) -> Runs:
         """Their digests were taken when they were placed."""
+        return []
 
-    def clean(self, runs: Sequence[Run]) -> None:
+    def watch(self, runs: Sequence[Run]) -> None:
+        """Nothing is registered."""
+
+    def unwatch(self, runs: Sequence[Run]) -> None:
+        """Nothing is registered."""
+
+    def clean(self, runs: Sequence[Run]) -> Runs:
         for start, end in runs:
             self.digests.update(zip(range(start, end, PAGE_SIZE), self._digests_of(start, end), strict=True))
+        return []
 
-    def written(self, held: Sequence[Run]) -> Runs:
-        out: Runs = []
+    def written(self, held: Sequence[Run]) -> tuple[Runs, Runs]:
+        changed: Runs = []
+        lost: Runs = []
         for start, end in held:
             try:
                 now = self._digests_of(start, end)
             except RemoteFault:
-                raise LostProtection from None
+                lost.append((start, end))
+                continue
             for page, value in zip(range(start, end, PAGE_SIZE), now, strict=True):
                 if self.digests.get(page) != value:
                     self.digests[page] = value
-                    out.append((page, page + PAGE_SIZE))
-        return normalise(out)
+                    changed.append((page, page + PAGE_SIZE))
+        return normalise(changed), lost
 
     def populated(self, runs: Sequence[Run]) -> Runs:
         """By the entries of /proc/PID/pagemap: bit 63 present, bit 62 swapped (proc(5))."""

@@ -45,6 +45,7 @@ _MAP_NEW = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE
 class Mirror:
     def __init__(self, setup: wire.Setup, limits: Limits) -> None:
         self.identity = setup.identity
+        self.may_change_layout = setup.may_change_layout
         self._mm = setup.mm
         self.brk = setup.brk
         self.layout: Layout = list(setup.layout)
@@ -132,6 +133,7 @@ class Mirror:
     def _register(self, runs: Sequence[Run], *, missing: bool) -> None:
         """missing: whether touching a page that is not there is a page-in, or makes a zero page."""
         for start, end in runs:
+            self.tracker.watch([(start, end)])
             if missing:
                 userfaultfd.register(self.uffd, start, end, self.registered)
                 continue
@@ -184,13 +186,14 @@ class Mirror:
         self.tracker.forget(intersect(self.held.runs, runs))
         for pages in (self.held, self.stale, self.fresh):
             pages.remove(runs)
+        self.tracker.unwatch(runs)
 
     def drop(self, runs: Sequence[Run]) -> None:
         """Makes pages missing again."""
         gone = intersect(runs, covered(self.layout))
         self.vessel.batch([("madvise", (start, end - start, MADV_DONTNEED)) for start, end in gone])
-        self._register(intersect(gone, covered(a for a in self.layout if not a.kind & RESERVED)), missing=True)
         self._forget_all(gone)
+        self._register(intersect(gone, covered(a for a in self.layout if not a.kind & RESERVED)), missing=True)
 
     # Pages
 
@@ -285,11 +288,17 @@ class Mirror:
 
     def collect(self, regs: Registers) -> tuple[Runs, Runs]:
         """(dirty, dead): pages that the call wrote and that must go home, and dead stack, which stays and is stale."""
-        written = self.tracker.written(self.held.runs)
+        written = self._written()
         fresh = self.tracker.populated(self.fresh.runs)
         changed = normalise([*written, *fresh])
         dead = intersect(changed, self._dead_stack(regs.rsp))
         return subtract(changed, dead), dead
+
+    def _written(self) -> Runs:
+        changed, lost = self.tracker.written(self.held.runs)
+        if lost:
+            raise JobFailed(f"the mirror lost track of its pages at {lost[0][0]:#x}")
+        return changed
 
     def _dead_stack(self, rsp: int) -> Runs:
         stack = next((a for a in self.layout if a.kind & STACK and a.start <= rsp <= a.end), None)
@@ -312,7 +321,7 @@ class Mirror:
 
     def undo(self, layout: Layout, brk: int) -> Runs:
         """Forgets a call that failed: its writes and its memory calls. Returns the pages that are not held any more."""
-        written = self.tracker.written(intersect(self.held.runs, covered(self.layout)))
+        written = self._written()
         lost = normalise([*written, *self._touched])
         dropped = intersect(lost, self.held.runs)
         touched, self._touched, self.journal = self._touched, [], []

@@ -14,8 +14,8 @@ from typing import Protocol
 from radium.core import wire
 from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
 from radium.core.mapping import (
-    ADVICE_WITHOUT_EFFECT, ANONYMOUS, JOURNALLED, MADV_DONTNEED, MADV_FREE, MAP_ANONYMOUS, MAP_FIXED,
-    MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, LayoutCall, clip, covered, replay,
+    ADVICE_WITHOUT_EFFECT, ANONYMOUS, JOURNALLED, MADV_FREE, MAP_ANONYMOUS, MAP_FIXED,
+    MAP_FIXED_NOREPLACE, MAP_PRIVATE, MAP_TYPE, MREMAP_FIXED, MREMAP_MAYMOVE, REPEATABLE_FLAGS, LayoutCall, clip, covered, replay,
 )  # fmt: skip
 from radium.core.pages import Runs, subtract
 from radium.core.regs import NO_SYSCALL, Registers
@@ -30,7 +30,6 @@ from radium.replay.mirror import Mirror
 FIRST_WINDOW, LAST_WINDOW = 64 << 10, 1 << 20
 # How often a call that is still running is looked at, and the initiator told that we live.
 LOOK_S, BEAT_S = 0.02, 1.0
-MAP_HUGETLB = 0x40000
 SYSCALL_NBYTES = 2
 # EFLAGS.RF, set in the image that a hardware breakpoint leaves (Intel SDM 17.3.1.1).
 RESUME_FLAG = 1 << 16
@@ -263,7 +262,7 @@ class Runner:
             # MADV_FREE lets the kernel keep the pages (madvise(2)), and so do we.
             self._answer(regs, 0)
             return
-        if not self._is_possible(name, arguments):
+        if not self.mirror.may_change_layout or not self._is_possible(name, arguments):
             raise CallFailed(f"unsupported:syscall:{name}")
         if name == "mremap":
             self._bring_whole(arguments[0], arguments[1])
@@ -277,7 +276,10 @@ class Runner:
             if result - (1 << 64) == -12:
                 raise CallFailed("refused:memory")
             return self._go_on()
-        self.mirror.record(LayoutCall(name, arguments, result))
+        try:
+            self.mirror.record(LayoutCall(name, arguments, result))
+        except Conflict:
+            raise CallFailed(f"unsupported:syscall:{name}") from None
         return self._go_on()
 
     def _go_on(self) -> None:
@@ -299,7 +301,7 @@ class Runner:
             "mprotect": lambda: a[2] <= 7 and self._fits(name, a, 0),
             "brk": lambda: True,
             "mremap": lambda: self._is_plain_mremap(a),
-            "madvise": lambda: a[2] == MADV_DONTNEED and self._is_anonymous(a[0], a[1]),
+            "madvise": lambda: self._fits(name, a, 0),
         }
         return allowed[name]()
 
@@ -312,7 +314,7 @@ class Runner:
 
     def _is_plain_mmap(self, a: tuple[int, int, int, int, int, int]) -> bool:
         flags = a[3]
-        if not flags & MAP_ANONYMOUS or not flags & MAP_PRIVATE or flags & (MAP_GROWSDOWN | MAP_HUGETLB):
+        if not flags & MAP_ANONYMOUS or flags & MAP_TYPE != MAP_PRIVATE or flags & ~REPEATABLE_FLAGS or a[2] > 7:
             return False
         if not flags & (MAP_FIXED | MAP_FIXED_NOREPLACE):
             return True
@@ -336,11 +338,6 @@ class Runner:
             and not a[3] & ~(MREMAP_MAYMOVE | MREMAP_FIXED)
             and not a[3] & MREMAP_FIXED
         )
-
-    def _is_anonymous(self, start: int, nbytes: int) -> bool:
-        end = start + page_ceil(nbytes)
-        pieces = clip(self.mirror.layout, start, end)
-        return not subtract([(start, end)], covered(pieces)) and all(p.kind & ANONYMOUS for p in pieces)
 
     def _agree_on_brk(self, regs: Registers) -> None:
         """A brk moves within a page without a change of layout, so home is asked before the first one of a call."""

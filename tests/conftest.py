@@ -59,7 +59,7 @@ def compile_target(folder: Path, name: str, library: str | None, flags: tuple[st
 def compile_file(out: Path, name: str, flags: list[str], after: list[str] | None = None) -> None:
     source = next(path for path in (TARGETS / f"{name}.c", TARGETS / f"{name}.cpp") if path.exists())
     compiler = "g++" if source.suffix == ".cpp" else "gcc"
-    command = [compiler, *flags, "-o", out, source, *(after or [])]
+    command = [compiler, *flags, "-o", str(out), str(source), *(after or [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -56,7 +56,8 @@ def _registers(answer: wire.Returned) -> Registers:
 
 def apply(record: CommitRecord, ledger: Ledger, pid: int, remote: RemoteSyscalls | None, memory: vm.ForcedMemory) -> None:
     """Does the commit; may be repeated. The thread is stopped. Raises TraceeGone."""
-    if record.journal and remote is not None:
+    if record.journal:
+        assert remote is not None
         with remote.borrow(record.tid) as thread:
             for call in record.journal:
                 _repeat(thread, call)

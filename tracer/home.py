@@ -62,10 +62,11 @@ class Home:
         self._protect(self.layout)
 
     def _protect(self, areas: Sequence[Area]) -> None:
-        if self.uffd < 0:
+        if self.uffd < 0 or self.tracker is None:
             return
         for start, end in covered(a for a in areas if not a.kind & (RESERVED | SHARED)):
             userfaultfd.register(self.uffd, start, end, userfaultfd.WRITE_PROTECT)
+            self.tracker.watch([(start, end)])
 
     def read_brk(self, remote: RemoteSyscalls | None, tid: int) -> int:
         """The tracee's brk; it need not be where [heap] ends."""
@@ -88,7 +89,9 @@ class Home:
         old, self.layout = self.layout, layout_of(self.mappings, self.breakpoints.reserved)
         if self.tracker is not None:
             delta = difference(old, self.layout)
-            self._forget(normalise([*delta.unmap, *((a.start, a.end) for a in delta.map)]))
+            changed = normalise([*delta.unmap, *((a.start, a.end) for a in delta.map)])
+            self._forget(changed)
+            self.tracker.unwatch(changed)
             self._protect(delta.map)
 
     def take_delta(self) -> LayoutDelta:
@@ -136,32 +139,17 @@ class Home:
         self._forget(runs)
 
     def written(self) -> tuple[Runs, Runs]:
-        """(changed, lost): held pages that were written, and held pages of mappings that were replaced unseen."""
+        """(changed, lost): held pages that were written, and pages of mappings that were replaced unseen, held no more."""
         assert self.tracker is not None
-        try:
-            return self.tracker.written(self.held.runs), []
-        except dirty.LostProtection:
-            lost = self._find_replaced()
-            self._forget(lost)
-            return self.tracker.written(self.held.runs), lost
+        changed, lost = self.tracker.written(self.held.runs)
+        if lost:
+            self._watch_again(lost)
+        return changed, lost
 
-    def _find_replaced(self) -> Runs:
-        """Held pages of areas that are not watched any more; the areas are watched from now on."""
-        assert self.tracker is not None
-        lost: Runs = []
-        for area in self.layout:
-            held = intersect(self.held.runs, [(area.start, area.end)])
-            if not held:
-                continue
-            try:
-                self.tracker.clean(held)
-            except (dirty.LostProtection, RemoteFault):
-                lost += [(area.start, area.end)]
-                self._protect([area])
-            else:
-                # Whether they were written can no longer be told.
-                lost += held
-        return intersect(self.held.runs, normalise(lost))
+    def _watch_again(self, lost: Runs) -> None:
+        self._forget(lost)
+        for start, end in lost:
+            self._protect([a for a in self.layout if a.start < end and start < a.end])
 
     def drop_volatile(self) -> Runs:
         """Held pages that others write without our seeing; they are not held any more."""
@@ -175,7 +163,10 @@ class Home:
     def hold(self, runs: Sequence[Run]) -> None:
         """These pages are on their way to the mirror, or came from it."""
         assert self.tracker is not None
-        self.tracker.clean(subtract(runs, self._shared()))
+        lost = self.tracker.clean(subtract(runs, self._shared()))
+        if lost:
+            self._watch_again(lost)
+            self.tracker.clean(lost)
         self.stale.remove(runs)
         self.held.add(runs)
 

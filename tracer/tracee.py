@@ -64,7 +64,7 @@ class Tracee:
         home = self.home
         return wire.Setup(
             self.pid, home.tell_all(), home.special(), home.vdso(), self.read_brk(tid),
-            [int(stat[n - 3]) for n in _MM_FIELDS], identity, self._tracking,
+            [int(stat[n - 3]) for n in _MM_FIELDS], identity, self._tracking, self.remote is not None,
         )  # fmt: skip
 
     def read_brk(self, tid: int) -> int:

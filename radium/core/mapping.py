@@ -166,6 +166,12 @@ class LayoutCall(msgspec.Struct, array_like=True):
 # <asm-generic/mman-common.h>, <linux/mman.h>
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_GROWSDOWN = 1, 2, 0x10, 0x20, 0x100
 MAP_NORESERVE, MAP_FIXED_NOREPLACE = 0x4000, 0x100000
+MAP_TYPE, MAP_32BIT, MAP_DENYWRITE, MAP_POPULATE, MAP_STACK = 0xF, 0x40, 0x800, 0x8000, 0x20000
+# Flags of an mmap that can be made again at home, at its address, and means the same; others need privilege or luck.
+REPEATABLE_FLAGS = (
+    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE | MAP_32BIT | MAP_DENYWRITE
+    | MAP_POPULATE | MAP_STACK
+)  # fmt: skip
 MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
 MADV_DONTNEED, MADV_FREE = 4, 8
 # Advice that changes no contents (madvise(2)): NORMAL RANDOM SEQUENTIAL WILLNEED MERGEABLE.. HUGEPAGE NOHUGEPAGE ..
@@ -190,24 +196,18 @@ def _replay_one(areas: Layout, brk: int, call: LayoutCall) -> tuple[Layout, int]
     if call.name == "brk":
         return _replay_brk(areas, brk, call.result)
     if call.name == "mmap":
-        start, end = call.result, call.result + _length(a[1])
-        _check_range(call, start, end)
-        if not a[3] & MAP_ANONYMOUS or not a[3] & MAP_PRIVATE:
-            raise Conflict(f"a mirror mapped something that is not private anonymous memory at {start:#x}")
-        if a[3] & MAP_FIXED and not a[3] & MAP_FIXED_NOREPLACE:
-            areas = _without(areas, start, end, call)
-        return _with(areas, Area(start, end, a[2] & 7, ANONYMOUS), call), brk
+        return _replay_mmap(areas, call), brk
     start, end = a[0], a[0] + _length(a[1])
     _check_range(call, start, end)
     if call.name == "munmap":
         return _without(areas, start, end, call), brk
     if call.name == "mprotect":
-        return _protected(areas, start, end, a[2] & 7, call), brk
+        return _protected(areas, start, end, a[2], call), brk
     if call.name == "madvise":
-        _check_mapped(areas, start, end, call)
+        _check_advice(areas, start, end, call)
         return areas, brk
     if call.name == "mremap":
-        return _replay_mremap(areas, call), brk
+        return _replay_mremap(areas, start, end, call), brk
     raise Conflict(f"a mirror journalled {call.name}, which is no memory call")
 
 
@@ -220,10 +220,22 @@ def _check_range(call: LayoutCall, start: int, end: int) -> None:
         raise Conflict(f"{call.name} of a mirror at {start:#x}-{end:#x} is not in user space")
 
 
+def _check_prot(call: LayoutCall, prot: int) -> None:
+    if not 0 <= prot <= PROT_READ | PROT_WRITE | PROT_EXEC:
+        raise Conflict(f"{call.name} of a mirror with protection {prot:#x}")
+
+
 def _check_mapped(areas: Layout, start: int, end: int, call: LayoutCall) -> None:
     mapped = normalise((x.start, x.end) for x in clip(areas, start, end) if not x.kind & RESERVED)
     if subtract([(start, end)], mapped):
         raise Conflict(f"{call.name} of a mirror at {start:#x}-{end:#x} meets memory that the tracee does not have")
+
+
+def _check_advice(areas: Layout, start: int, end: int, call: LayoutCall) -> None:
+    """Of all advice, mirrors journal only that which drops anonymous pages; others reach as far as into files."""
+    _check_mapped(areas, start, end, call)
+    if call.arguments[2] != MADV_DONTNEED or not all(x.kind & ANONYMOUS for x in clip(areas, start, end)):
+        raise Conflict(f"madvise of a mirror at {start:#x}-{end:#x} does not drop private anonymous memory")
 
 
 def _without(areas: Layout, start: int, end: int, call: LayoutCall) -> Layout:
@@ -255,9 +267,25 @@ def _merged(areas: Layout) -> Layout:
 
 
 def _protected(areas: Layout, start: int, end: int, prot: int, call: LayoutCall) -> Layout:
+    _check_prot(call, prot)
     _check_mapped(areas, start, end, call)
     pieces = [piece._replace(prot=prot) for piece in clip(areas, start, end)]
+    if prot & PROT_WRITE and any(piece.kind & SHARED for piece in pieces):
+        # A file that was opened for reading cannot be mapped so (mprotect(2), EACCES): only the tracee itself can tell.
+        raise Conflict(f"mprotect of a mirror makes shared memory at {start:#x}-{end:#x} writable")
     return _merged([*_without(areas, start, end, call), *pieces])
+
+
+def _replay_mmap(areas: Layout, call: LayoutCall) -> Layout:
+    _, nbytes, prot, flags, _, _ = call.arguments
+    start, end = call.result, call.result + _length(nbytes)
+    _check_range(call, start, end)
+    _check_prot(call, prot)
+    if flags & MAP_TYPE != MAP_PRIVATE or not flags & MAP_ANONYMOUS or flags & ~REPEATABLE_FLAGS:
+        raise Conflict(f"a mirror mapped something that is not plain private anonymous memory at {start:#x}")
+    if flags & MAP_FIXED and not flags & MAP_FIXED_NOREPLACE:
+        areas = _without(areas, start, end, call)
+    return _with(areas, Area(start, end, prot, ANONYMOUS), call)
 
 
 def _replay_brk(areas: Layout, old: int, new: int) -> tuple[Layout, int]:
@@ -273,14 +301,15 @@ def _replay_brk(areas: Layout, old: int, new: int) -> tuple[Layout, int]:
     return areas, new
 
 
-def _replay_mremap(areas: Layout, call: LayoutCall) -> Layout:
-    old, old_end = call.arguments[0], call.arguments[0] + _length(call.arguments[1])
+def _replay_mremap(areas: Layout, old: int, old_end: int, call: LayoutCall) -> Layout:
     new, new_end = call.result, call.result + _length(call.arguments[2])
     _check_range(call, new, new_end)
     _check_mapped(areas, old, old_end, call)
     pieces = clip(areas, old, old_end)
     if len(pieces) != 1 or not pieces[0].kind & ANONYMOUS:
         raise Conflict(f"mremap of a mirror at {old:#x}-{old_end:#x} is not of one private anonymous mapping")
+    if new != old and new < old_end and old < new_end:
+        raise Conflict(f"mremap of a mirror moves {old:#x}-{old_end:#x} onto itself")
     areas = _without(areas, old, old_end, call)
     return _with(areas, pieces[0]._replace(start=new, end=new_end), call)
 

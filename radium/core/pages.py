@@ -77,11 +77,11 @@ def union(a: Sequence[Run], b: Sequence[Run]) -> Runs:
     return normalise([*a, *b])
 
 
-def bridge(runs: Sequence[Run], gap: int) -> Runs:
-    """Spans that cover the runs, joined across holes of at most `gap` bytes: fewer, longer scans."""
+def bridge(runs: Sequence[Run], gap: int, within: "PageSet") -> Runs:
+    """Spans that cover the runs, joined across holes of at most `gap` bytes that lie in `within`: fewer, longer scans."""
     out: Runs = []
     for start, end in runs:
-        if out and start - out[-1][1] <= gap:
+        if out and start - out[-1][1] <= gap and within.covers(out[-1][1], start):
             out[-1] = (out[-1][0], end)
         else:
             out.append((start, end))
@@ -140,6 +140,11 @@ class PageSet:
     def __contains__(self, address: int) -> bool:
         i = bisect_right(self.runs, (address, USER_END * 2)) - 1
         return i >= 0 and self.runs[i][0] <= address < self.runs[i][1]
+
+    def covers(self, start: int, end: int) -> bool:
+        """Whether all of [start, end) is in the set."""
+        i = bisect_right(self.runs, (start, USER_END * 2)) - 1
+        return i >= 0 and end <= self.runs[i][1]
 
     def add(self, runs: Sequence[Run]) -> None:
         if len(runs) == 1 and self.runs:

@@ -58,6 +58,7 @@ class Setup(Message):
     mm: list[int]  # start_code end_code start_data end_data start_brk start_stack arg_start arg_end env_start env_end
     identity: dict[str, int]  # what getpid and the like answer
     tracking: str  # "auto", "pagemap" or "checksum"
+    may_change_layout: bool  # whether memory calls of the mirror can be repeated at home
 
 
 class Call(Message):

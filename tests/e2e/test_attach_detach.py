@@ -83,7 +83,8 @@ def test_detach_at_once(target, work, profile):
 def test_detach_with_threads(build, work, profile):
     """All threads of a program run after a detach, and their mappings are as before."""
     program = build("threads", library="work")
-    target = work.start([program, "counters", 20000])
+    target = work.start([program, "idle"])
+    target.out.wait_for("^RUNNING$")
     before = Snapshot.of(target.pid, LIBRARY)
     session = work.attach(target.pid, profile("work"))
     session.detach()

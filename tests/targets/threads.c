@@ -1,4 +1,5 @@
-/* threads counters|waits|concurrent|churn [ROUNDS]: split calls among other threads. */
+/* threads counters|waits|concurrent|churn|idle [ROUNDS]: split calls among other threads.
+ * idle: the other threads count and main waits for them, until killed. */
 #define _GNU_SOURCE
 #include "target.h"
 #include "work.h"
@@ -37,6 +38,16 @@ static void counters_run(void)
     stop = 1;
     for (int i = 0; i < THREADS; i++)
         CHECK(pthread_join(threads[i], NULL) == 0 && counters[i] > 0);
+}
+
+static void idle_run(void)
+{
+    pthread_t threads[THREADS];
+    for (long i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, count, (void *)i);
+    puts("RUNNING");
+    fflush(stdout);
+    pthread_join(threads[0], NULL);
 }
 
 static volatile int entered;
@@ -108,6 +119,8 @@ int main(int argc, char **argv)
         waits_run();
     else if (!strcmp(mode, "concurrent"))
         concurrent_run();
+    else if (!strcmp(mode, "idle"))
+        idle_run();
     else
         churn_run();
     return success();
