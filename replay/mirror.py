@@ -271,11 +271,11 @@ class Mirror:
     # Memory calls made by the call itself
 
     def record(self, call: LayoutCall) -> None:
-        """The mirror thread made this memory call: the layout follows, new memory is fresh."""
+        """The mirror thread made this memory call: the layout follows, new memory is fresh. Raises Conflict."""
         before = self.layout
+        self._touched = normalise([*self._touched, *touched_by(call, self.brk)])
         self.layout, brk = replay(self.layout, self.brk, [call])
         self.journal.append(call)
-        self._touched = normalise([*self._touched, *touched_by(call, self.brk)])
         appeared, gone = subtract(covered(self.layout), covered(before)), subtract(covered(before), covered(self.layout))
         self.brk = brk
         renewed = _renewed_by(call)
@@ -304,8 +304,10 @@ class Mirror:
         stack = next((a for a in self.layout if a.kind & STACK and a.start <= rsp <= a.end), None)
         if stack is None:
             return []
-        live = page_floor(rsp - RED_ZONE)
-        return [(self._room[0] or stack.start, live)] if live > stack.start else []
+        # What lies below home's stack cannot go home, and need not: with a stack pointer above it, it is dead.
+        live = max(page_floor(rsp - RED_ZONE), stack.start)
+        low = self._room[0] or stack.start
+        return [(low, live)] if low < live else []
 
     def settle(self, changed: Sequence[Run], dead: Sequence[Run]) -> None:
         """The answer was sent and counts as committed: what the call wrote is held, what it mapped is like all else."""
@@ -323,7 +325,6 @@ class Mirror:
         """Forgets a call that failed: its writes and its memory calls. Returns the pages that are not held any more."""
         written = self._written()
         lost = normalise([*written, *self._touched])
-        dropped = intersect(lost, self.held.runs)
         touched, self._touched, self.journal = self._touched, [], []
         self.layout = layout
         self._forget_all(normalise([*lost, *self.fresh.runs]))
@@ -331,14 +332,23 @@ class Mirror:
         self._map([piece for start, end in touched for piece in clip(layout, start, end)])
         self.set_brk(brk)
         self.drop(subtract(written, touched))
-        return dropped
+        return lost
 
     def contents(self, runs: Sequence[Run]) -> Iterator[memoryview]:
         """Yields the contents of the runs in pieces; each is overwritten by the next."""
         for piece in pieces(runs, CHUNK):
-            nbytes = total(piece)
-            vm.read_runs(self.vessel.pid, piece, self._buffer_at)
-            yield self._buffer[:nbytes]
+            try:
+                vm.read_runs(self.vessel.pid, piece, self._buffer_at)
+            except RemoteFault:
+                self._read_forced(piece)
+            yield self._buffer[: total(piece)]
+
+    def _read_forced(self, runs: Sequence[Run]) -> None:
+        """Some page is not readable for the mirror itself: the call wrote it and protected it."""
+        at = 0
+        for start, end in runs:
+            self._buffer[at : at + end - start] = self.vessel.memory.read(start, end - start)
+            at += end - start
 
     def close(self) -> None:
         os.close(self.uffd)

@@ -14,8 +14,8 @@ from typing import Protocol
 from radium.core import wire
 from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
 from radium.core.mapping import (
-    ADVICE_WITHOUT_EFFECT, ANONYMOUS, JOURNALLED, MADV_FREE, MAP_ANONYMOUS, MAP_FIXED,
-    MAP_FIXED_NOREPLACE, MAP_PRIVATE, MAP_TYPE, MREMAP_FIXED, MREMAP_MAYMOVE, REPEATABLE_FLAGS, LayoutCall, clip, covered, replay,
+    ADVICE_WITHOUT_EFFECT, ANONYMOUS, JOURNALLED, MADV_FREE, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE,
+    MAP_TYPE, MREMAP_FIXED, MREMAP_MAYMOVE, REPEATABLE_FLAGS, LayoutCall, clip, covered, replay,
 )  # fmt: skip
 from radium.core.pages import Runs, subtract
 from radium.core.regs import NO_SYSCALL, Registers

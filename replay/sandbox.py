@@ -5,6 +5,7 @@ code that the initiator sent, so every system call instruction in it counts as h
 calls on the mirror's own memory are allowed.
 """
 
+import os
 import resource
 import signal
 import struct
@@ -29,6 +30,9 @@ class Limits:
 def enter(limits: Limits) -> list[str]:
     """In the child, before the vessel is executed. Returns what could not be done (an unprivileged acceptor)."""
     namespaces.die_with_parent(signal.SIGKILL)
+    # Out of the reach of the signals that a terminal sends to our group, and without a descriptor of ours.
+    os.setsid()
+    namespaces.close_descriptors_at_exec()
     missing = _unshare_all()
     namespaces.set_oom_score(1000)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -6,33 +6,41 @@ it again from the record, which has the same result.
 """
 
 import errno
+import struct
 from collections.abc import Sequence
+from math import inf
 
 from radium.core import wire
 from radium.core.mapping import (
     MAP_FIXED, MAP_FIXED_NOREPLACE, MREMAP_FIXED, MREMAP_MAYMOVE, RESERVED, Layout, LayoutCall, covered, replay,
 )  # fmt: skip
 from radium.core.pages import Run, Runs, subtract
-from radium.core.regs import Registers
+from radium.core.regs import Registers, is_restorable
 from radium.errors import Conflict, RemoteFault
 from radium.linux import ptrace, vm
 from radium.tracer.ledger import ANSWER_ROOM, CommitRecord, Ledger
 from radium.tracer.remote_syscall import Borrowed, RemoteSyscalls
 
+# EFLAGS.TF (Intel SDM 3.4.3.3).
+TRAP_FLAG = 0x100
 _SAME = ("cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base")
 
 
-def check(answer: wire.Returned, entry: Registers, xstate_nbytes: int, layout: Layout, brk: int, back: int) -> Runs:
+def check(answer: wire.Returned, entry: Registers, xstate: bytes, layout: Layout, brk: int, back: int) -> Runs:
     """The page runs of the answer, which fits the tracee. `back`: the return address. Raises Conflict, FrameError."""
     regs = _registers(answer)
     if regs.rip != back or regs.rsp != entry.rsp + 8:
         raise Conflict(f"an answer that did not return to the caller (rip {regs.rip:#x})")
     if any(getattr(regs, name) != getattr(entry, name) for name in _SAME):
         raise Conflict("an answer with other segments")
-    if len(answer.xstate) != xstate_nbytes:
-        raise Conflict(f"an answer with {len(answer.xstate)} bytes of extended state instead of {xstate_nbytes}")
+    if regs.eflags & TRAP_FLAG:
+        raise Conflict("an answer that single-steps")
+    if not is_restorable(answer.xstate, xstate):
+        raise Conflict("an answer whose extended state the tracee's CPU cannot have")
+    if not 0 <= answer.seconds < inf:
+        raise Conflict(f"an answer that took {answer.seconds} s")
     after, brk_after = replay(layout, brk, answer.journal)
-    if brk_after != answer.brk and any(call.name == "brk" for call in answer.journal):
+    if brk_after != answer.brk and answer.journal:
         raise Conflict(f"an answer whose brk {answer.brk:#x} is not that of its journal")
     runs = wire.runs(answer.dirty)
     outside = subtract(runs, covered(area for area in after if not area.kind & RESERVED))
@@ -50,7 +58,7 @@ def check_size(nbytes: int) -> None:
 def _registers(answer: wire.Returned) -> Registers:
     try:
         return Registers.unpack(answer.registers)
-    except Exception:  # noqa: BLE001 - struct.error, whatever its cause, says the same
+    except struct.error:
         raise Conflict("an answer without registers") from None
 
 

@@ -8,7 +8,8 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from radium.core.mapping import Mapping
@@ -53,6 +54,9 @@ class Job:
         self.splits: dict[int, Split] = {}
         self.status: int | None = None
         self.update: Callable[[], None] = lambda: None
+        self.tracee: Tracee | None = None
+        self.session: Session | None = None
+        self.notices: list[int] = []
         self._said: set[str] = set()
 
     # The two ways in
@@ -65,11 +69,12 @@ class Job:
         self.acceptors.try_connect()
         self._guard()
         self.threads = Threads(pid)
-        self.threads.seize()
-        self._enter()
-        self.threads.resume_all()
-        self.console.event(f"attached to PID {pid}: {len(self.splits)} split points")
-        self._loop()
+        with self._leaving_on_error():
+            self.threads.seize()
+            self._enter()
+            self.threads.resume_all()
+            self.console.event(f"attached to PID {pid}: {len(self.splits)} split points")
+            self._loop()
 
     def run(self, command: Sequence[str]) -> int:
         """Starts the program; its exit code as a shell tells it. Raises NotPossible, UsageError."""
@@ -79,8 +84,19 @@ class Job:
         self.report.processes.append(ProcessReport(pid, None))
         self.threads = Threads(pid)
         self.threads.adopt(pid)
-        self._loop()
+        with self._leaving_on_error():
+            self._loop()
         return exit_code(self.status if self.status is not None else 0)
+
+    @contextmanager
+    def _leaving_on_error(self) -> Iterator[None]:
+        """Whatever goes wrong in radium, the tracee is left as it was found."""
+        try:
+            yield
+        except BaseException:
+            if self.status is None:
+                self._leave()
+            raise
 
     # Entering a program
 
@@ -186,7 +202,7 @@ class Job:
         self.update()
 
     def _heard(self) -> None:
-        if hasattr(self, "session"):
+        if self.session is not None:
             self.session.on_message()
         else:
             self.acceptors.lose("it ends the session")
@@ -225,8 +241,8 @@ class Job:
     def _on_trap(self, stop: Stop) -> None:
         regs = ptrace.registers(stop.tid)
         entry = regs.rip - 1
-        point = self.tracee.breakpoints.at(entry) if hasattr(self, "tracee") else None
-        if point is None:
+        point = self.tracee.breakpoints.at(entry) if self.tracee else None
+        if point is None or self.tracee is None or self.session is None:
             self._on_foreign_trap(stop, entry)
         elif entry in self.splits and not self._is_guest(stop.tid):
             self.session.on_trap(stop, point, self.splits[entry], regs)
@@ -273,7 +289,7 @@ class Job:
         threads.adopt(child)
         threads.threads[child].is_running = False
         try:
-            if hasattr(self, "tracee"):
+            if self.tracee is not None:
                 withdraw(threads, self.tracee.breakpoints.plan(), self.ledger)
             threads.detach()
         except TraceeGone:
@@ -282,8 +298,9 @@ class Job:
     def _on_exec(self, tid: int) -> None:
         """Another program runs in this process: nothing of ours is in it yet."""
         pid = self.threads.pid
-        if hasattr(self, "tracee"):
+        if self.tracee is not None:
             self.tracee.forget_gone()
+            self.tracee = self.session = None
             self.acceptors.close()
             self._guard()
         ptrace.resume_to_syscall(tid)
@@ -303,21 +320,25 @@ class Job:
         for process in self.report.processes:
             if process.pid == self.threads.pid:
                 process.exit = exit_code(status)
-        if hasattr(self, "tracee"):
+        if self.tracee is not None:
             self.tracee.forget_gone()
         else:
             self.guardian.dismiss()
         self.acceptors.close()
 
     def _leave(self) -> None:
-        """Detach: no guest of the tracee's may be in its memory."""
+        """Detach: first no guest of the tracee's may be in its memory."""
         self.threads.stop_all()
         while self.threads.has_guests:
             self.threads.resume_all()
             stop = self.threads.next()
             if stop is not None:
                 self._handle(stop)
-        self.tracee.detach()
+        if self.tracee is not None:
+            self.tracee.detach()
+        else:
+            self.threads.detach()
+            self.guardian.dismiss()
         self.acceptors.close()
 
 

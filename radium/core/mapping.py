@@ -4,6 +4,7 @@ Sources: proc(5) on /proc/PID/maps; mmap(2), mremap(2), brk(2), madvise(2) for t
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -113,7 +114,7 @@ def difference(old: Sequence[Area], new: Sequence[Area]) -> LayoutDelta:
     edges = sorted({edge for area in (*old, *new) for edge in area[:2]})
     delta = LayoutDelta([], [], [])
     i = j = 0
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         while i < len(old) and old[i].end <= start:
             i += 1
         while j < len(new) and new[j].end <= start:

@@ -20,6 +20,25 @@ INTEGER_ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _values = attrgetter(*NAMES)
 
 
+# Of a standard-format XSAVE area as ptrace gives it: MXCSR and its mask, the legacy area's last bytes, in which the kernel
+# says the components that it saves, and the header: components present, then 56 bytes of zeros (Intel SDM 13.4;
+# arch/x86/include/uapi/asm/sigcontext.h, struct _fpx_sw_bytes; arch/x86/kernel/fpu/xstate.c, validate_user_xstate_header).
+_MXCSR = struct.Struct("<24xII")
+_COMPONENTS_SAVED = struct.Struct("<464xQ")
+_HEADER = struct.Struct("<512xQ56s")
+
+
+def is_restorable(xstate: bytes, like: bytes) -> bool:
+    """Whether the kernel will take this extended state for a thread whose own was `like`."""
+    if len(xstate) != len(like):
+        return False
+    if len(like) < _HEADER.size:
+        return True
+    (mxcsr, _), (_, mxcsr_mask) = _MXCSR.unpack_from(xstate), _MXCSR.unpack_from(like)
+    present, zeros = _HEADER.unpack_from(xstate)
+    return not mxcsr & ~mxcsr_mask and not present & ~_COMPONENTS_SAVED.unpack_from(like)[0] and not any(zeros)
+
+
 class Registers:
     """General registers; each attribute is an unsigned 64-bit integer."""
 

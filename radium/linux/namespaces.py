@@ -1,5 +1,4 @@
-"""unshare(2), prctl(2), setrlimit(2) as the sandbox needs them: one function per call."""
-
+"""unshare(2), prctl(2), close_range(2) as the sandbox needs them: one function per call."""
 
 from radium.linux.libc import syscall
 
@@ -8,6 +7,8 @@ NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
 )  # fmt: skip
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_MM, PR_SET_NO_NEW_PRIVS = 1, 4, 35, 38
 PR_SET_MM_MAP = 14
+# <linux/close_range.h>; Linux 5.11
+CLOSE_RANGE_CLOEXEC = 4
 
 
 def unshare(flags: int) -> None:
@@ -18,8 +19,11 @@ def die_with_parent(signal: int) -> None:
     syscall("prctl", PR_SET_PDEATHSIG, signal)
 
 
+def close_descriptors_at_exec() -> None:
+    """All of them, standard input and output too."""
+    syscall("close_range", 0, (1 << 32) - 1, CLOSE_RANGE_CLOEXEC)
+
+
 def set_oom_score(adjustment: int) -> None:
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write(str(adjustment))
-
-

@@ -128,6 +128,9 @@ def xstate(tid: int) -> bytes:
 
 
 def set_xstate(tid: int, state: bytes) -> None:
+    """Raises OSError for a state that is not this kernel's, its size included."""
+    if len(state) > XSTATE_ROOM:
+        raise OSError(errno.EINVAL, f"an extended state of {len(state)} bytes", f"tid {tid}")
     ctypes.memmove(_xstate, state, len(state))
     _xstate_iovec.buf, _xstate_iovec.len = ctypes.addressof(_xstate), len(state)
     request(binding.PTRACE_SETREGSET, tid, NT_X86_XSTATE, ctypes.addressof(_xstate_iovec))
