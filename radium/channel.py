@@ -1,7 +1,7 @@
 """Frames over one stream socket.
 
 One reader and one writer, both in one thread. A frame that has begun must go on: a peer that stalls inside one for
-STALL_S is lost. Waiting for a frame to begin is the caller's (poll `fileno`, ask `buffered` first).
+STALL_S, or drips, is lost. Waiting for a frame to begin is the caller's (poll `fileno`, ask `buffered` first).
 Every failure of the connection is AcceptorLost or FrameError; after either the channel is dead.
 """
 
@@ -72,30 +72,58 @@ class Channel:
     def _send_all(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
+            began = time.monotonic()
             try:
-                view = view[self.sock.send(view) :]
+                done = self.sock.send(view)
             except OSError as error:
                 raise self._lost(error) from None
+            view = view[done:]
+            # A send that comes back early has waited for the peer.
+            if view and done < ROOM and time.monotonic() - began > self.stall_s / 2:
+                raise self._stalled()
 
     def _lost(self, error: OSError) -> AcceptorLost:
-        stalled = isinstance(error, (BlockingIOError, TimeoutError))
-        why = f"stood still for {self.stall_s:g} s in a frame" if stalled else (error.strerror or str(error))
-        return AcceptorLost(f"connection lost ({why})", where=self.peer)
+        if isinstance(error, (BlockingIOError, TimeoutError)):
+            return self._stalled()
+        return AcceptorLost(f"connection lost ({error.strerror or error})", where=self.peer)
+
+    def _stalled(self) -> AcceptorLost:
+        return AcceptorLost(f"connection lost (stood still for {self.stall_s:g} s in a frame)", where=self.peer)
 
     def _fill(self, wanted: int) -> None:
         """At least `wanted` bytes in the buffer, which holds them all."""
         if self._first + wanted > len(self._buffer):
-            kept = bytes(self._view[self._first : self._last])
-            if wanted > len(self._buffer):
-                self._buffer = bytearray(wanted + ROOM)
-                self._view = memoryview(self._buffer)
-            self._view[: len(kept)] = kept
-            self._first, self._last = 0, len(kept)
-        began = time.monotonic()
+            self._move_to_front()
         while self._last - self._first < wanted:
-            self._last += self._recv(self._view[self._last :])
-            if self._last - self._first < wanted and time.monotonic() - began > self.stall_s:
-                raise AcceptorLost(f"connection lost (a frame's head took {self.stall_s:g} s)", where=self.peer)
+            if self._last == len(self._buffer):
+                self._grow(wanted)
+            upto = min(self._first + wanted, len(self._buffer))
+            self._last = self._read(self._view, self._last, upto)
+
+    def _move_to_front(self) -> None:
+        kept = bytes(self._view[self._first : self._last])
+        self._view[: len(kept)] = kept
+        self._first, self._last = 0, len(kept)
+
+    def _grow(self, wanted: int) -> None:
+        """To twice the size at most: what a header claims costs nothing before it has come."""
+        larger = bytearray(min(wanted + ROOM, 2 * len(self._buffer)))
+        larger[: self._last] = self._view[: self._last]
+        self._buffer, self._view = larger, memoryview(larger)
+
+    def _read(self, view: memoryview, done: int, wanted: int) -> int:
+        """Reads until `view`, which has `done` bytes, has at least `wanted`; how many it has then.
+
+        A peer that brings neither all of them nor ROOM bytes in stall_s has stalled.
+        """
+        began, mark = time.monotonic(), done
+        while done < wanted:
+            done += self._recv(view[done:])
+            if done - mark >= ROOM:
+                began, mark = time.monotonic(), done
+            elif done < wanted and time.monotonic() - began > self.stall_s:
+                raise self._stalled()
+        return done
 
     def _recv(self, view: memoryview) -> int:
         try:
@@ -132,8 +160,7 @@ class Channel:
         if ready:
             view[:ready] = self._view[self._first : self._first + ready]
             self._first += ready
-        while ready < wanted:
-            ready += self._recv(view[ready:])
+        self._read(view, ready, wanted)
 
     def skip_payload(self) -> None:
         scratch = memoryview(bytearray(min(self._payload_left, ROOM)))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from radium.core.addr import PAGE_SIZE
-from radium.core.pages import PageSet, Run, Runs, bridge, intersect, normalise
+from radium.core.pages import PageSet, Run, Runs, bridge, intersect, normalise, subtract
 from radium.errors import RemoteFault
 from radium.linux import pagemap, userfaultfd, vm
 from radium.linux.libc import syscall
@@ -66,8 +66,8 @@ class PagemapTracker:
     def __init__(self, pid: int, absent_counts: bool) -> None:
         """absent_counts: whether a held page that is not there any more was dropped, and so changed."""
         self.pagemap = pagemap.Pagemap(pid)
-        self.categories = 0 if absent_counts else pagemap.PRESENT | pagemap.SWAPPED
-        self._watched = PageSet()
+        self.absent_counts = absent_counts
+        self._watched, self._zeros, self._files = PageSet(), PageSet(), PageSet()
 
     def watch(self, runs: Sequence[Run]) -> None:
         self._watched.add(runs)
@@ -77,6 +77,8 @@ class PagemapTracker:
 
     def clean(self, runs: Sequence[Run]) -> Runs:
         _, lost = self._each_span(runs, self._protect)
+        if self.absent_counts:
+            self._note_files(runs)
         return lost
 
     def placing(self, start: int, data: bytes | memoryview) -> None:
@@ -84,16 +86,41 @@ class PagemapTracker:
 
     def placing_zero(self, start: int, end: int) -> None:
         """Zero pages count as written once they exist."""
+        self._zeros.add([(start, end)])
 
     def overwritten(self, runs: Sequence[Run]) -> Runs:
         return self.clean(runs)
 
     def written(self, held: Sequence[Run]) -> tuple[Runs, Runs]:
+        if self.absent_counts:
+            regions, lost = self._each_span(held, self.pagemap.written_or_none)
+            dropped, reverted = self._dropped(held)
+            changed = intersect(normalise([*(r[:2] for r in regions), *reverted]), held)
+            lost = normalise([*lost, *dropped])
+            self._zeros.remove(changed)
+            self._note_files(changed)
+            return subtract(changed, lost), lost
         regions, lost = self._each_span(held, self.pagemap.written)
-        if not regions:
-            return [], lost
-        changed = normalise((r[0], r[1]) for r in regions if not self.categories or r[2] & self.categories)
-        return intersect(changed, held), lost
+        there = pagemap.PRESENT | pagemap.SWAPPED
+        return intersect(normalise(r[:2] for r in regions if r[2] & there), held), lost
+
+    def _dropped(self, held: Sequence[Run]) -> tuple[Runs, Runs]:
+        """(gone, reverted): what MADV_DONTNEED did to held pages without a trace in their write protection.
+
+        Gone: with their page table, or not touched since. Reverted: private copies of a file's pages, dropped and read again;
+        the kernel keeps the protection of such a page (zap_install_uffd_wp_if_needed, mm/memory.c), but it is the file's own now.
+        """
+        there, files = self._present(bridge(held, BRIDGE_NBYTES, self._watched))
+        return subtract(subtract(held, there), self._zeros.runs), subtract(intersect(files, held), self._files.runs)
+
+    def _present(self, spans: Sequence[Run]) -> tuple[Runs, Runs]:
+        """(present pages, those of them that are a file's own)"""
+        regions = [region for start, end in spans for region in self.pagemap.present(start, end)]
+        return normalise(r[:2] for r in regions), normalise(r[:2] for r in regions if r[2] & pagemap.FILE)
+
+    def _note_files(self, runs: Sequence[Run]) -> None:
+        self._files.remove(runs)
+        self._files.add(self._present(runs)[1])
 
     def _protect(self, spans: Sequence[Run]) -> list[pagemap.Region]:
         self.pagemap.protect(spans)
@@ -119,6 +146,7 @@ class PagemapTracker:
 
     def forget(self, runs: Sequence[Run]) -> None:
         """Protection that stays behind costs one fault when the page is written."""
+        self._zeros.remove(runs)
 
     def close(self) -> None:
         self.pagemap.close()
@@ -129,11 +157,13 @@ class ChecksumTracker:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        self.memory = vm.ForcedMemory(pid)
         self.digests: dict[int, bytes] = {}
         self.pagemap_fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
 
     def _digests_of(self, start: int, end: int) -> list[bytes]:
-        data = memoryview(vm.read(self.pid, start, end - start))
+        """Also of pages that the process itself may not read at present."""
+        data = memoryview(self.memory.read(start, end - start))
         return [digest(data[i : i + PAGE_SIZE]) for i in range(0, end - start, PAGE_SIZE)]
 
     def placing(self, start: int, data: bytes | memoryview) -> None:
@@ -190,6 +220,7 @@ class ChecksumTracker:
 
     def close(self) -> None:
         os.close(self.pagemap_fd)
+        self.memory.close()
 
 
 def digest(page: bytes | memoryview) -> bytes:
@@ -202,7 +233,7 @@ _ZERO_DIGEST = digest(bytes(PAGE_SIZE))
 def can_track_by_pagemap() -> bool:
     """Tries it on a page of our own: write-protection without messages, and the scan."""
     try:
-        fd = syscall("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK)
+        fd = syscall("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK | userfaultfd.USER_MODE_ONLY)
     except OSError:
         return False
     page = _own_page()

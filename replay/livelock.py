@@ -3,7 +3,7 @@
 Proof, not guess: single-stepped, the thread comes back to an instruction with the same general registers and the same extended state,
 and nothing on the way wrote memory or asked anything outside. Alone in its address space, it will do the same forever.
 Loops that write (a counter in memory) or look at a clock are not recognised; the call's deadline ends those.
-Source: capstone's operand access flags; Intel SDM on PAUSE.
+Source: Intel SDM volume 2 (the first operand is the destination), and on PAUSE.
 """
 
 import os
@@ -23,7 +23,19 @@ LONGEST_LOOP = 128
 FIRST_LOOK_S = 0.05
 RFLAGS_TF = 0x100
 _LONGEST_INSTRUCTION = 15
-_MNEMONICS_OUTSIDE = frozenset({"syscall", "sysenter", "rdtsc", "rdtscp", "rdrand", "rdseed", "rdpid", "cpuid", "xgetbv"})
+# What waiting loops are made of. Everything else counts as work: capstone's access flags miss some stores (movnti, stmxcsr).
+_SILENT = frozenset(
+    """
+    mov movzx movsx movsxd movabs movbe lea add sub and or xor not neg inc dec adc sbb shl shr sar sal rol ror bt bsf bsr
+    tzcnt lzcnt popcnt bswap cdq cdqe cqo cwde cwd imul cmp test jmp nop endbr64 pause lfence mfence sfence
+    movd movq movdqa movdqu movaps movups movapd movupd movss movsd ptest pmovmskb pcmpeqb pcmpeqd pxor por pand
+    vmovd vmovq vmovdqa vmovdqu vmovaps vmovups vmovapd vmovupd vmovss vmovsd vptest vpmovmskb vpcmpeqb vpcmpeqd vpxor
+    vpor vpand vzeroupper comiss comisd ucomiss ucomisd vcomiss vcomisd vucomiss vucomisd xorps xorpd vxorps vxorpd
+    """.split()
+)
+_SILENT_FAMILIES = ("j", "cmov", "set", "prefetch")
+# These have memory as their first operand, which is otherwise the one that is written, and only read it.
+_READ_ONLY = frozenset({"cmp", "test", "bt", "nop"})
 
 _decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 _decoder.detail = True
@@ -63,14 +75,14 @@ def _step(tid: int) -> None:
 
 
 def _is_silent(tid: int, rip: int) -> bool:
-    """Whether the instruction at rip only computes: it writes no memory and looks at nothing but memory and registers."""
+    """Whether the instruction at rip only computes: writes no memory, looks at nothing but memory and registers."""
     try:
         code = vm.read(tid, rip, _LONGEST_INSTRUCTION)
     except RemoteFault:
         return False
     insn = next(_decoder.disasm(code, rip, 1), None)
-    if insn is None or insn.mnemonic in _MNEMONICS_OUTSIDE or insn.group(capstone.CS_GRP_CALL):
+    if insn is None or not (insn.mnemonic in _SILENT or insn.mnemonic.startswith(_SILENT_FAMILIES)):
         return False
-    if insn.mnemonic.startswith(("push", "pop", "stos", "movs", "lock")):
-        return False
-    return not any(op.type == x86.X86_OP_MEM and op.access & capstone.CS_AC_WRITE for op in insn.operands)
+    if insn.mnemonic in _READ_ONLY or insn.mnemonic.startswith("prefetch"):
+        return True
+    return not insn.operands or insn.operands[0].type != x86.X86_OP_MEM

@@ -107,13 +107,19 @@ class Mirror:
         self.vessel.memory.write(place.start, image[:nbytes])
 
     def _open_userfaultfd(self) -> None:
-        fd = self.vessel.call("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK)
-        self.uffd = self.vessel.take_descriptor(fd)
+        self.uffd = self.vessel.take_descriptor(self._make_userfaultfd())
         self.registered = userfaultfd.MISSING
         features = 0
         if self.tracking == "pagemap":
             features, self.registered = dirty.FEATURES, userfaultfd.MISSING | userfaultfd.WRITE_PROTECT
         userfaultfd.enable(self.uffd, features)
+
+    def _make_userfaultfd(self) -> int:
+        """With faults of the kernel's own, for system calls that run in the mirror; without privilege there are none."""
+        try:
+            return self.vessel.call("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK)
+        except PermissionError:
+            return self.vessel.call("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK | userfaultfd.USER_MODE_ONLY)
 
     def _set_mm(self) -> None:
         """Gives the mirror the tracee's brk and program layout, so that a mirrored malloc grows the tracee's heap."""

@@ -18,7 +18,7 @@ from radium.core.mapping import Layout
 from radium.core.pages import pack, total
 from radium.dirty import can_track_by_pagemap, digest
 from radium.errors import FrameError, JobFailed, RadiumError
-from radium.linux import procfs, vm
+from radium.linux import procfs
 from radium.linux.signals import read_signals, signalfd
 from radium.replay.mirror import Mirror
 from radium.replay.run import CallFailed, Runner
@@ -122,9 +122,9 @@ class Session:
     def _answer_audit(self, message: wire.Audit) -> None:
         if not self.mirror:
             raise FrameError("Audit before Setup")
-        pid = self.mirror.vessel.pid
+        memory = self.mirror.vessel.memory
         pages = [page for start, end in wire.runs(message.pages) for page in range(start, end, PAGE_SIZE)]
-        self.channel.send(wire.Digests(b"".join(digest(vm.read(pid, page, PAGE_SIZE)) for page in pages)))
+        self.channel.send(wire.Digests(b"".join(digest(memory.read(page, PAGE_SIZE)) for page in pages)))
 
     # A call
 

@@ -82,6 +82,7 @@ class Vessel:
     def __init__(self, base: int, limits: sandbox.Limits) -> None:
         self.base = base
         self.pid = _start(base, limits)
+        self._is_killed = False
         self.memory = vm.ForcedMemory(self.pid)
         self.special = [m for m in self.mappings() if m.path.startswith("[v")]
         self.registers = ptrace.registers(self.pid)
@@ -150,7 +151,10 @@ class Vessel:
         self.call("seccomp", seccomp.SET_MODE_FILTER, 0, self.scratch + 64)
 
     def kill(self) -> None:
-        """Ends the process and reaps it."""
+        """Ends the process and reaps it, once: its pid may be another's afterwards."""
+        if self._is_killed:
+            return
+        self._is_killed = True
         try:
             os.kill(self.pid, signal.SIGKILL)
             while not _ended(os.waitpid(self.pid, WALL)[1]):

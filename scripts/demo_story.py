@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from processes import Failed, Process, attach_command, attached, serving
+from processes import Failed, Process, attach_command, attached, end_in_order, serving
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("demo_program.py"))]
 PLAIN = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
@@ -48,10 +48,12 @@ def calls(report: Path) -> tuple[int, Counter[str]]:
 def split_for_a_while(program: Process, report: Path, where: list[str]) -> None:
     """Attach to the program, let it print SPLIT_ROUNDS rounds, detach, and check what the report says."""
     tell("   $ radium " + " ".join(attach_command(program.pid, "blas", report, where)))
-    with attached(program.pid, "blas", report, where):
+    with attached(program.pid, "blas", report, where) as radium:
         ensure(tracer_pid(program.pid) != 0, "radium has attached")
         program.wait_for_more(SPLIT_ROUNDS)
         tell(f"   the program has printed {SPLIT_ROUNDS} rounds meanwhile: Ctrl-C for radium")
+    for line in radium.lines:
+        tell(f"   {line}")
     remote, reasons = calls(report)
     local = f"{reasons.total()} local: {dict(reasons)}" if reasons else "none local"
     # Of the rounds counted, the first product may have been computed before radium was there.
@@ -77,7 +79,7 @@ def story(folder: Path) -> None:
 
         tell("3. Once more, to an acceptor that could as well be on another machine.")
         with serving() as address:
-            tell(f"   $ radium serve --listen {address}")
+            tell(f"   $ radium serve --listen 127.0.0.1:0     (it chose {address})")
             split_for_a_while(program, folder / "served.json", ["--acceptor", address])
 
         tell(f"4. The program, still PID {program.pid}, is ended, and its output is compared with an unsplit run's.")
@@ -89,6 +91,7 @@ def story(folder: Path) -> None:
 
 def main() -> int:
     started = time.monotonic()
+    end_in_order()
     try:
         with tempfile.TemporaryDirectory(prefix="radium-demo-") as folder:
             story(Path(folder))

@@ -19,6 +19,11 @@ RADIUM = shlex.split(os.environ.get("RADIUM", str(Path(sys.executable).with_name
 PATIENCE_S = 60.0  # for anything that is waited for; far more than it takes
 
 
+def end_in_order() -> None:
+    """SIGTERM leaves the `with` blocks as Ctrl-C does, so that nothing that was started here stays behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 class Failed(Exception):
     """Something that was promised was not seen."""
 
@@ -106,11 +111,11 @@ def attach_command(pid: int, split: str, report: Path, where: list[str]) -> list
 
 
 @contextmanager
-def attached(pid: int, split: str, report: Path, where: list[str]) -> Iterator[None]:
+def attached(pid: int, split: str, report: Path, where: list[str]) -> Iterator[Process]:
     """`radium attach` for the length of the block; Failed unless it ends with 0. The report is there afterwards."""
     with Process([*RADIUM, *attach_command(pid, split, report, where)], "stderr") as radium:
         radium.wait_for_words("attached to PID")
-        yield
+        yield radium
         status = radium.end(signal.SIGINT)
         if status:
             raise Failed(f"radium attach ended with {status}: {radium.lines[-3:]}")

@@ -26,8 +26,9 @@ LAYERS = [
 ]
 HEIGHT = {unit: height for height, layer in enumerate(LAYERS) for unit in layer}
 
-# The only files that may wait for a process: the initiator's and the acceptor's one, and the probes of doctor.
-MAY_WAIT = {"tracer/stops.py", "replay/vessel.py", "radium/commands/doctor.py"}
+# The only files that may wait for a process, and for which: the tracee's threads, the mirror, the acceptor's sessions,
+# the probes of doctor.
+MAY_WAIT = {"tracer/stops.py", "replay/vessel.py", "replay/server.py", "radium/commands/doctor.py"}
 WAIT_CALLS = {"waitpid", "waitid", "wait3", "wait4"}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from radium.core.addr import PAGE_SIZE, USER_END
 from radium.core.mapping import Mapping
-from radium.core.pages import Run, normalise, subtract
+from radium.core.pages import Run, normalise, offset_in, subtract
 from radium.core.regs import Registers
 from radium.errors import NotPossible, RemoteFault
 from radium.linux import ptrace, vm
@@ -210,12 +210,13 @@ class Breakpoints:
             if start <= entry < start + len(data):
                 data[entry - start] = point.original
 
-    def keep(self, start: int, data: memoryview) -> None:
-        """Puts int3 into `data`, which is about to be written at `start`; what it would have been is remembered."""
+    def keep_in(self, runs: Sequence[Run], data: memoryview) -> None:
+        """Puts int3 into the contents of `runs`, which are about to be written; what it would have been is remembered."""
         for entry, point in self._points.items():
-            if start <= entry < start + len(data) and data[entry - start] != INT3:
-                point.original = data[entry - start]
-                data[entry - start] = INT3
+            at = offset_in(runs, entry)
+            if at is not None and data[at] != INT3:
+                point.original = data[at]
+                data[at] = INT3
                 self._note()
 
     def touches(self, runs: Sequence[Run]) -> bool:

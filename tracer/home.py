@@ -51,7 +51,7 @@ class Home:
         name = dirty.choose(self._wanted_tracking if remote else "checksum")
         if name == "pagemap" and remote:
             with remote.borrow(tid) as thread:
-                fd = thread.call("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK)
+                fd = thread.call("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK | userfaultfd.USER_MODE_ONLY)
                 try:
                     self.uffd = pidfd.take_descriptor(self.pid, fd)
                 finally:
@@ -160,6 +160,16 @@ class Home:
     def _shared(self) -> Runs:
         return covered(a for a in self.layout if a.kind & SHARED)
 
+    def hold_zero(self, runs: Sequence[Run]) -> None:
+        """Pages that do not exist at home, and count as zero in the mirror."""
+        assert self.tracker is not None
+        for start, end in runs:
+            self.tracker.placing_zero(start, end)
+            if self.uffd >= 0:
+                # A scan leaves no marker where there is no page table.
+                userfaultfd.write_protect(self.uffd, start, end, True)
+        self.hold(runs)
+
     def hold(self, runs: Sequence[Run]) -> None:
         """These pages are on their way to the mirror, or came from it."""
         assert self.tracker is not None
@@ -174,7 +184,7 @@ class Home:
         """The tracee's layout after a commit: what the call mapped is watched from now on."""
         self.refresh()
         self._told = self.layout
-        touched = [run for call in journal for run in touched_by(call)]
+        touched = [run for call in journal if call.name != "mprotect" for run in touched_by(call)]
         self._forget(normalise(touched))
         for start, end in normalise(touched):
             self._protect(clip(self.layout, start, end))
@@ -243,6 +253,12 @@ class Home:
                     self.breakpoints.hide(start, self._buffer[at : at + end - start])
                     at += end - start
             yield self._buffer[:nbytes]
+
+    def page(self, address: int) -> memoryview:
+        """One page as the program sees it, or would if it could read it."""
+        out = memoryview(bytearray(self.breakpoints.memory.read(address, PAGE_SIZE)))
+        self.breakpoints.hide(address, out)
+        return out
 
     def is_stack(self, address: int) -> bool:
         return any(a.kind & STACK and a.start <= address < a.end for a in self.layout)

@@ -10,12 +10,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from radium.core.regs import NO_SYSCALL, Registers
-from radium.errors import JobFailed, TraceeGone
-from radium.linux import ptrace
+from radium.core.regs import NO_SYSCALL, Registers, restarting
+from radium.errors import JobFailed, NotPossible, TraceeGone
+from radium.linux import procfs, ptrace
 from radium.linux.libc import NUMBERS, syscall
 from radium.tracer.ledger import Ledger
-from radium.tracer.stops import Threads
+from radium.tracer.stops import OPTIONS, Threads
 
 ALL_SIGNALS = (1 << 64) - 1
 
@@ -31,7 +31,8 @@ class RemoteSyscalls:
     @contextmanager
     def borrow(self, tid: int) -> "Iterator[Borrowed]":
         """The thread is stopped, and is as before when the block ends, however it ends."""
-        regs, mask = ptrace.registers(tid), ptrace.signal_mask(tid)
+        self._suspend_seccomp(tid)
+        regs, mask = restarting(ptrace.registers(tid)), ptrace.signal_mask(tid)
         self.ledger.note_borrowed(tid, regs, mask)
         ptrace.set_signal_mask(tid, ALL_SIGNALS)
         borrowed = Borrowed(self, tid, regs)
@@ -40,6 +41,17 @@ class RemoteSyscalls:
         finally:
             borrowed.give_back(regs, mask)
             self.ledger.note_returned()
+
+    def _suspend_seccomp(self, tid: int) -> None:
+        """A filter of the tracee's would meet our calls too, and might kill. Raises NotPossible where it cannot be suspended."""
+        try:
+            ptrace.set_options(tid, OPTIONS | ptrace.O_SUSPEND_SECCOMP)
+        except OSError:
+            if procfs.status(self.threads.pid, tid).get("Seccomp", "0") != "0":
+                raise NotPossible(
+                    "its seccomp filter may refuse our system calls", where=f"pid {self.threads.pid}",
+                    advice="run radium as root, which can suspend it",
+                ) from None  # fmt: skip
 
 
 class Borrowed:
@@ -74,14 +86,15 @@ class Borrowed:
             if status >> 16 == ptrace.EVENT_STOP:
                 continue
             number = os.WSTOPSIG(status)
-            if number == signal.SIGSYS or status >> 16:
-                raise JobFailed("the tracee's own seccomp filter refuses a remote system call", where=f"tid {self.tid}")
+            if status >> 16:
+                raise JobFailed(f"a remote system call met an event ({status:#x})", where=f"tid {self.tid}")
             self._held_back.append(number)
 
     def give_back(self, regs: Registers, mask: int) -> None:
         try:
             ptrace.set_registers(self.tid, regs)
             ptrace.set_signal_mask(self.tid, mask)
+            ptrace.set_options(self.tid, OPTIONS)
         except TraceeGone:
             return
         for number in self._held_back:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from radium.core import wire
-from radium.core.pages import Run
+from radium.core.pages import Run, Runs, around, offset_in
 from radium.core.regs import Registers
 from radium.errors import NotPossible, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace
@@ -34,14 +34,15 @@ class Tracee:
         self.home = Home(self.pid, self.breakpoints, tracking)
         self._tracking = tracking
         self._is_watched = False
+        self._rseq: dict[int, tuple[int, int]] = {}
         self._inner = _inner_ids(self.pid)
 
     def _remote(self) -> RemoteSyscalls | None:
-        """None when the tracee has a seccomp filter: a refused call could kill it, so none is tried."""
-        if procfs.status(self.pid).get("Seccomp", "0") != "0":
-            return None
+        """None when the tracee has a seccomp filter that we cannot suspend: a refused call could kill it."""
         try:
-            return RemoteSyscalls(self.threads, self.ledger, syscall_instruction(self.pid))
+            remote = RemoteSyscalls(self.threads, self.ledger, syscall_instruction(self.pid))
+            with remote.borrow(next(iter(self.threads.threads))):
+                return remote
         except (NotPossible, RemoteFault):
             return None
 
@@ -76,14 +77,23 @@ class Tracee:
 
     # Commit
 
-    def keep_breakpoints(self, dirty: Sequence[Run]) -> None:
-        """The answer in the ledger must not overwrite our breakpoints."""
-        if not self.breakpoints.touches(dirty):
-            return
-        at = 0
-        for start, end in dirty:
-            self.breakpoints.keep(start, self.ledger.answer[at : at + end - start])
-            at += end - start
+    def keep_own(self, dirty: Sequence[Run]) -> None:
+        """The answer in the ledger must overwrite neither our breakpoints nor what the kernel keeps in the tracee."""
+        self.breakpoints.keep_in(dirty, self.ledger.answer)
+        for address, nbytes in self._kernel_areas():
+            at = offset_in(dirty, address)
+            if at is not None:
+                self.ledger.answer[at : at + nbytes] = self.memory.read(address, nbytes)
+
+    def _kernel_areas(self) -> list[tuple[int, int]]:
+        """Where the kernel tells each thread its CPU (rseq(2)): it changes while the thread is stopped."""
+        for tid in self.threads.threads.keys() - self._rseq.keys():
+            self._rseq[tid] = ptrace.rseq_area(tid)
+        return [area for tid, area in self._rseq.items() if area[1] and tid in self.threads.threads]
+
+    def kernel_pages(self) -> Runs:
+        """The pages that they lie in."""
+        return around((address, address + nbytes) for address, nbytes in self._kernel_areas())
 
     def park(self, tid: int, regs: Registers) -> None:
         """From here on, if we are killed, the thread waits for the guardian instead of running the call at home."""

@@ -312,7 +312,6 @@ def _filter_and_call() -> None:
         harmless=[NUMBERS["exit_group"]],
         own_addresses=(),
         own=(),
-        anonymous_only=NUMBERS["mmap"],
         otherwise=seccomp.TRACE,
     )
     code = ctypes.create_string_buffer(traced, len(traced))

@@ -110,22 +110,37 @@ def pieces(runs: Iterable[Run], nbytes: int) -> Iterator[Runs]:
         yield group
 
 
+def offset_in(runs: Sequence[Run], address: int) -> int | None:
+    """Where the byte at `address` lies in the contents of the runs one behind the other; None if it is in none."""
+    at = 0
+    for start, end in runs:
+        if start <= address < end:
+            return at + address - start
+        at += end - start
+    return None
+
+
 def pack(runs: Iterable[Run]) -> bytes:
     return array("Q", [word for run in runs for word in run]).tobytes()
 
 
 def unpack(raw: bytes) -> Runs:
-    """Inverse of `pack`. Raises ValueError unless the runs are page-aligned, sorted, disjoint and in user space."""
+    """Inverse of `pack`. Raises ValueError for what is not runs (`check`)."""
     if len(raw) % 16:
         raise ValueError(f"{len(raw)} bytes are not whole page runs")
     words = array("Q", raw)
-    last = 0
     out = list(zip(words[0::2], words[1::2], strict=True))
-    for start, end in out:
-        if start < last or end <= start or end > USER_END or (start | end) & PAGE_MASK:
-            raise ValueError(f"page run {start:#x}-{end:#x} is out of order, empty or not page-aligned")
-        last = end
+    check(out)
     return out
+
+
+def check(runs: Sequence[Run]) -> None:
+    """Raises ValueError unless the runs are page-aligned, sorted, disjoint and in user space."""
+    last = 0
+    for start, end in runs:
+        if start < last or end <= start or end > USER_END or (start | end) & PAGE_MASK:
+            raise ValueError(f"page run {start:#x}-{end:#x} is out of order, empty, or not of pages of user space")
+        last = end
 
 
 class PageSet:

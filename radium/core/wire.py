@@ -6,10 +6,13 @@ the tracee is checked by who applies it.
 """
 
 import struct
+from collections.abc import Sequence
+from math import inf
 
 import msgspec
 
-from radium.core import pages
+from radium.core import pages, regs
+from radium.core.addr import USER_END
 from radium.core.mapping import Area, LayoutCall, LayoutDelta
 from radium.errors import FrameError
 
@@ -19,6 +22,8 @@ HEADER = struct.Struct("<4sIQ")
 # Bounds of a frame: a message holds a layout (60 bytes a mapping, 65,530 mappings at most: vm.max_map_count) or runs.
 MAX_MESSAGE = 64 << 20
 MAX_PAYLOAD = 1 << 40
+# Words of Setup.mm.
+NMM = 10
 
 
 class Message(msgspec.Struct, array_like=True, tag=True):
@@ -177,10 +182,46 @@ def decode_header(raw: bytes | memoryview) -> tuple[int, int]:
 
 
 def decode(raw: bytes | memoryview) -> AnyMessage:
+    """Raises FrameError, also for a message whose values can be those of no process."""
     try:
-        return _decode(raw)
+        message = _decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise FrameError(f"a message cannot be read ({error})") from None
+    if isinstance(message, Call):
+        _check_call(message)
+    elif isinstance(message, Setup):
+        _check_setup(message)
+    return message
+
+
+def _check_call(call: Call) -> None:
+    if len(call.registers) != regs.FORMAT.size or not 0 <= call.return_address < USER_END:
+        raise FrameError("a call without registers, or with a return address outside of user space")
+    if not 0 < call.seconds < inf or not 0 <= call.brk <= USER_END:
+        raise FrameError(f"a call with {call.seconds} s to run and brk {call.brk:#x}")
+    _check_runs(call.delta.unmap)
+    _check_areas(call.delta.map)
+    _check_areas(call.delta.protect)
+
+
+def _check_setup(setup: Setup) -> None:
+    _check_areas(setup.layout)
+    _check_areas(setup.special)
+    if len(setup.mm) != NMM or not all(0 <= value <= USER_END for value in (*setup.mm, setup.brk)):
+        raise FrameError("a setup whose program lies outside of user space")
+
+
+def _check_areas(areas: Sequence[Area]) -> None:
+    _check_runs([(area.start, area.end) for area in areas])
+    if not all(0 <= area.prot <= 7 for area in areas):
+        raise FrameError("a layout with unknown protections")
+
+
+def _check_runs(ranges: pages.Runs) -> None:
+    try:
+        pages.check(ranges)
+    except ValueError as error:
+        raise FrameError(str(error)) from None
 
 
 def runs(raw: bytes, payload_nbytes: int | None = None) -> pages.Runs:

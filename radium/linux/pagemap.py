@@ -72,6 +72,17 @@ class Pagemap:
             self._scan(start, end, WP_MATCHING | CHECK_WPASYNC, WRITTEN, 0, WRITTEN | PRESENT | SWAPPED, out)
         return out
 
+    def written_or_none(self, spans: Iterable[tuple[int, int]]) -> list[Region]:
+        """As `written`, but a page whose page table entry is empty counts too (the kernel's fast path, for exactly this mask).
+
+        Source: fs/proc/task_mmu.c, pagemap_scan_pmd_entry. Where the page table itself is gone (a large MADV_DONTNEED,
+        CONFIG_PT_RECLAIM) nothing is reported: see `populated`.
+        """
+        out: list[Region] = []
+        for start, end in spans:
+            self._scan(start, end, WP_MATCHING | CHECK_WPASYNC, WRITTEN, 0, WRITTEN, out)
+        return out
+
     def protect(self, spans: Iterable[tuple[int, int]]) -> None:
         """Declares every page of the ranges clean."""
         out: list[Region] = []
@@ -79,9 +90,18 @@ class Pagemap:
             self._scan(start, end, WP_MATCHING | CHECK_WPASYNC, WRITTEN, 0, WRITTEN, out)
 
     def populated(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Runs of pages of [start, end) that are present or swapped out."""
+        """Runs of pages of [start, end) that are present or swapped out, or absent and write-protected (a marker)."""
+        return self._runs(start, end, PRESENT | SWAPPED)
+
+    def present(self, start: int, end: int) -> list[Region]:
+        """(start, end, categories) of pages of [start, end) that are in memory; FILE for those that are a file's own."""
         out: list[Region] = []
-        self._scan(start, end, 0, 0, PRESENT | SWAPPED, PRESENT | SWAPPED, out)
+        self._scan(start, end, 0, 0, PRESENT, PRESENT | FILE, out)
+        return out
+
+    def _runs(self, start: int, end: int, categories: int) -> list[tuple[int, int]]:
+        out: list[Region] = []
+        self._scan(start, end, 0, 0, categories, categories, out)
         merged: list[tuple[int, int]] = []
         for first, last, _ in out:
             if merged and merged[-1][1] == first:

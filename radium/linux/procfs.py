@@ -59,7 +59,7 @@ class MapsFile:
         self.fd = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> bytes:
-        pieces = []
+        pieces: list[bytes] = []
         offset = 0
         while True:
             try:

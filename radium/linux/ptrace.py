@@ -22,6 +22,7 @@ LISTEN = 0x4208
 PEEKSIGINFO = 0x4209
 GETSIGMASK = 0x420A
 SETSIGMASK = 0x420B
+GET_RSEQ_CONFIGURATION = 0x420F
 
 O_SYSGOOD = binding.PTRACE_O_TRACESYSGOOD
 O_FORK = binding.PTRACE_O_TRACEFORK
@@ -168,3 +169,13 @@ def debug_register(tid: int, number: int) -> int:
 
 def set_debug_register(tid: int, number: int, value: int) -> None:
     request(binding.PTRACE_POKEUSER, tid, DEBUG_REGISTERS + 8 * number, value)
+
+
+def rseq_area(tid: int) -> tuple[int, int]:
+    """(address, bytes) of the thread's restartable sequences area, which the kernel writes; (0, 0) when there is none."""
+    raw = ctypes.create_string_buffer(24)
+    try:
+        request(GET_RSEQ_CONFIGURATION, tid, 24, ctypes.addressof(raw))
+    except OSError:
+        return 0, 0
+    return int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:12], "little")

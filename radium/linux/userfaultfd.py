@@ -20,6 +20,9 @@ MISSING = 1
 WRITE_PROTECT = 2
 COPY_MODE_WP = 2
 O_CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
+# UFFD_USER_MODE_ONLY: needs no privilege (vm.unprivileged_userfaultfd); faults of the kernel's own are not handed out.
+# Write-protection without messages (WP_ASYNC) hands out none anyway.
+USER_MODE_ONLY = 1
 EVENT_PAGEFAULT = 0x12
 MESSAGE = struct.Struct("<B7xQQ8x")
 

@@ -69,7 +69,7 @@ def _move_runs(function: "ctypes._NamedFuncPointer", pid: int, runs: Sequence[Ru
     done = 0
     for first in range(0, len(runs), MAX_PIECES):
         piece = runs[first : first + MAX_PIECES]
-        pieces = (IoVec * len(piece))(*((start, end - start) for start, end in piece))
+        pieces = (IoVec * len(piece))(*[IoVec(start, end - start) for start, end in piece])
         total = sum(end - start for start, end in piece)
         _local_one.base, _local_one.nbytes = local + done, total
         _check(function(pid, _local_one_at, 1, ctypes.addressof(pieces), len(piece), 0), total, pid, piece[0][0])
