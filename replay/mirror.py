@@ -21,7 +21,7 @@ from radium.core import wire
 from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
 from radium.core.mapping import (
     MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_EXEC, PROT_READ, RESERVED, STACK, Area, Layout,
-    LayoutCall, LayoutDelta, clip, covered, replay, touched_by,
+    LayoutCall, LayoutDelta, clip, covered, effect, touched_by,
 )  # fmt: skip
 from radium.core.pages import PageSet, Run, Runs, intersect, normalise, pieces, subtract, total
 from radium.core.regs import Registers
@@ -278,15 +278,10 @@ class Mirror:
 
     def record(self, call: LayoutCall) -> None:
         """The mirror thread made this memory call: the layout follows, new memory is fresh. Raises Conflict."""
-        before = self.layout
-        self._touched = normalise([*self._touched, *touched_by(call, self.brk)])
-        self.layout, brk = replay(self.layout, self.brk, [call])
         self.journal.append(call)
-        appeared, gone = subtract(covered(self.layout), covered(before)), subtract(covered(before), covered(self.layout))
-        self.brk = brk
-        renewed = _renewed_by(call)
-        self._forget_all([*normalise([*gone, *renewed, *appeared])])
-        new = normalise([*appeared, *intersect(renewed, covered(self.layout))])
+        self._touched = normalise([*self._touched, *touched_by(call, self.brk)])
+        self.layout, self.brk, gone, new = effect(self.layout, self.brk, call)
+        self._forget_all(normalise([*gone, *new]))
         self._register(new, missing=False)
         self.fresh.add(new)
 
@@ -372,14 +367,3 @@ def apply_delta(layout: Layout, delta: LayoutDelta) -> Layout:
     kept = [piece for start, end in subtract(covered(layout), gone) for piece in clip(layout, start, end)]
     changed = [piece for a in delta.protect for piece in (p._replace(prot=a.prot) for p in clip(layout, a.start, a.end))]
     return sorted([*kept, *changed, *delta.map])
-
-
-def _renewed_by(call: LayoutCall) -> Runs:
-    """Ranges that exist before and after the call and whose contents it replaced."""
-    a = call.arguments
-    end = a[0] + page_ceil(a[1])
-    if call.name == "mmap":
-        return [(call.result, call.result + end - a[0])]
-    if call.name == "madvise" and a[2] == MADV_DONTNEED:
-        return [(a[0], end)]
-    return []

@@ -13,7 +13,7 @@ from radium.core import pages
 from radium.core.addr import PAGE_SIZE, page_floor
 from radium.core.mapping import (
     ANONYMOUS, PROT_READ, RESERVED, SHARED, SPECIAL, STACK, Area, Layout, LayoutCall, LayoutDelta, Mapping, clip, covered,
-    difference, layout_of, parse_maps, touched_by,
+    difference, effect, layout_of, parse_maps,
 )  # fmt: skip
 from radium.core.pages import PageSet, Run, Runs, intersect, normalise, subtract
 from radium.errors import RemoteFault
@@ -180,13 +180,17 @@ class Home:
         self.stale.remove(runs)
         self.held.add(runs)
 
-    def follow(self, journal: Sequence[LayoutCall]) -> None:
-        """The tracee's layout after a commit: what the call mapped is watched from now on."""
+    def follow(self, journal: Sequence[LayoutCall], brk: int) -> None:
+        """The tracee's layout after a commit, whose memory calls began at `brk`: what they mapped is watched from now on."""
+        layout, new = self.layout, PageSet()
+        for call in journal:
+            layout, brk, gone, appeared = effect(layout, brk, call)
+            self._forget(normalise([*gone, *appeared]))
+            new.remove(gone)
+            new.add(appeared)
         self.refresh()
         self._told = self.layout
-        touched = [run for call in journal if call.name != "mprotect" for run in touched_by(call)]
-        self._forget(normalise(touched))
-        for start, end in normalise(touched):
+        for start, end in new.runs:
             self._protect(clip(self.layout, start, end))
 
     def settle(self, dirty: Sequence[Run], stale: Sequence[Run]) -> None:
@@ -246,13 +250,22 @@ class Home:
         """The contents of the runs as the program sees them, in pieces; each is overwritten by the next."""
         patched = self.breakpoints.touches(runs)
         for piece in pages.pieces(runs, CHUNK):
-            nbytes = vm.read_runs(self.pid, piece, self._buffer_at)
+            nbytes = self._read_piece(piece)
             if patched:
                 at = 0
                 for start, end in piece:
                     self.breakpoints.hide(start, self._buffer[at : at + end - start])
                     at += end - start
             yield self._buffer[:nbytes]
+
+    def _read_piece(self, piece: Runs) -> int:
+        try:
+            return vm.read_runs(self.pid, piece, self._buffer_at)
+        except RemoteFault:
+            # Held pages that the program has made inaccessible meanwhile.
+            data = b"".join(self.breakpoints.memory.read(start, end - start) for start, end in piece)
+            self._buffer[: len(data)] = data
+            return len(data)
 
     def page(self, address: int) -> memoryview:
         """One page as the program sees it, or would if it could read it."""

@@ -54,6 +54,7 @@ class Job:
         self.splits: dict[int, Split] = {}
         self.status: int | None = None
         self.update: Callable[[], None] = lambda: None
+        self.threads: Threads | None = None
         self.tracee: Tracee | None = None
         self.session: Session | None = None
         self.notices: list[int] = []

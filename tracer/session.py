@@ -129,6 +129,9 @@ class Session:
         except Conflict as error:
             self._lose(str(error))
             self._run_at_home(tid, point, split, regs, "conflict")
+        except RemoteFault as error:
+            self._lose(str(error))
+            self._run_at_home(tid, point, split, regs, "unsupported:memory")
         except NotPossible as error:
             self._lose(str(error))
             self._run_at_home(tid, point, split, regs, "refused:seccomp")
@@ -314,8 +317,8 @@ class Session:
         ledger.note_committed(nbytes)
         ledger.note_returned()
         if answer.journal:
+            home.follow(answer.journal, home.brk)
             home.brk = answer.brk
-            home.follow(answer.journal)
         home.settle(dirty, intersect(stale, home.held.runs))
         return dirty, answer.seconds
 

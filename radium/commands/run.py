@@ -6,7 +6,9 @@ import shutil
 import signal
 
 from radium.commands import options
-from radium.errors import UsageError
+from radium.errors import RadiumError, UsageError
+from radium.tracer.job import Job
+from radium.tracer.stops import exit_code, reap
 from radium.tracer.wakeups import Wakeups
 
 
@@ -32,18 +34,27 @@ def run(args: argparse.Namespace) -> int:
     work = options.job(args, console, wakeups, command)
     with console.table(work.report, shared_terminal=True) as table:
         work.update = table.update
-        code = work.run(command)
+        try:
+            code = work.run(command)
+        except RadiumError:
+            # The program was left as it was found, and is not left alone.
+            _await_program(work)
+            raise
     if work.status is None:
-        code = _after_detach(work.threads.pid, wakeups)
+        code = _after_detach(work, wakeups)
         for process in work.report.processes:
             process.exit = code
     options.finish(args, work, console)
     return code
 
 
-def _after_detach(pid: int, wakeups: Wakeups) -> int:
-    """We were told to end: so is the program, and we end as it does."""
-    from radium.tracer.stops import exit_code, reap
+def _await_program(work: Job) -> None:
+    if work.threads is not None and work.status is None:
+        reap(work.threads.pid)
 
-    os.kill(pid, wakeups.received[0])
-    return exit_code(reap(pid))
+
+def _after_detach(work: Job, wakeups: Wakeups) -> int:
+    """We were told to end: so is the program, and we end as it does."""
+    assert work.threads is not None
+    os.kill(work.threads.pid, wakeups.received[0])
+    return exit_code(reap(work.threads.pid))

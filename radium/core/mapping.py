@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from radium.core.addr import PAGE_MASK, USER_END
-from radium.core.pages import Run, Runs, normalise, subtract
+from radium.core.pages import Run, Runs, intersect, normalise, subtract
 from radium.errors import Conflict
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
@@ -326,3 +326,33 @@ def touched_by(call: LayoutCall, old_brk: int | None = None) -> Runs:
     if call.name == "mremap":
         return normalise([(a[0], a[0] + _length(a[1])), (call.result, call.result + _length(a[2]))])
     return [(a[0], a[0] + _length(a[1]))]
+
+
+class Effect(NamedTuple):
+    """What a memory call did. gone: pages that are no more; new: pages that are zero now, whatever they were."""
+
+    layout: Layout
+    brk: int
+    gone: Runs
+    new: Runs
+
+
+def effect(layout: Sequence[Area], brk: int, call: LayoutCall) -> Effect:
+    """Both sides follow a journal by this, call by call, so that they agree on which pages are still held. Raises Conflict."""
+    after, new_brk = replay(layout, brk, [call])
+    old_runs, new_runs = covered(layout), covered(after)
+    appeared = subtract(new_runs, old_runs)
+    renewed = intersect(_renewed_by(call), new_runs)
+    return Effect(after, new_brk, subtract(old_runs, new_runs), normalise([*appeared, *renewed]))
+
+
+def _renewed_by(call: LayoutCall) -> Runs:
+    """Ranges that may have been there before, and whose contents the call replaced."""
+    a = call.arguments
+    if call.name == "mmap":
+        return [(call.result, call.result + _length(a[1]))]
+    if call.name == "madvise" and a[2] == MADV_DONTNEED:
+        return [(a[0], a[0] + _length(a[1]))]
+    if call.name == "mremap" and call.result != a[0]:
+        return [(call.result, call.result + _length(a[2]))]
+    return []
