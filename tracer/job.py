@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from radium.core.mapping import Mapping
 from radium.errors import NotPossible, RadiumError, RemoteFault, TraceeGone
+from radium.core.regs import Registers
 from radium.linux import procfs, ptrace, vm
 from radium.live import Console
 from radium.profiles.schema import Profile
@@ -58,6 +59,9 @@ class Job:
         self.tracee: Tracee | None = None
         self.session: Session | None = None
         self.notices: list[int] = []
+        self.resolvers: set[int] = set()
+        self.choices: dict[int, int] = {}
+        self.has_split = False
         self._said: set[str] = set()
 
     # The two ways in
@@ -87,6 +91,8 @@ class Job:
         self.threads.adopt(pid)
         with self._leaving_on_error():
             self._loop()
+        if not self.has_split:
+            self._say_once(f"no call could be split: {self._why_nothing()}")
         return exit_code(self.status if self.status is not None else 0)
 
     @contextmanager
@@ -111,14 +117,15 @@ class Job:
         self.points, self.unresolved = self.resolver.resolve([s for p in self.profiles for s in p.splits])
 
     def _require_something(self) -> None:
-        if self.points:
-            return
-        lines = [why.why for why in self.unresolved[:3]]
-        raise NotPossible(
-            f"none of the profile's functions can be split here: {'; '.join(dict.fromkeys(lines))}",
-            where=f"pid {self.resolver.pid}",
-            advice="see which libraries it has mapped in /proc/PID/maps",
-        )
+        if not self.points and not self.resolver.undecided:
+            raise NotPossible(
+                f"none of the profile's functions can be split here: {self._why_nothing()}",
+                where=f"pid {self.resolver.pid}",
+                advice="see which libraries it has mapped in /proc/PID/maps",
+            )
+
+    def _why_nothing(self) -> str:
+        return "; ".join(dict.fromkeys(why.why for why in self.unresolved[:3])) or "no profile names any"
 
     def _enter(self) -> None:
         """All threads are stopped: breakpoints at what has been resolved, and at the dynamic linker's notice."""
@@ -132,6 +139,7 @@ class Job:
         refused = self.tracee.breakpoints.arm(self.notices, self._mappings())
         for why in refused.values():
             self._say_once(f"libraries that are loaded later are not noticed: {why}")
+        self._watch_resolvers()
 
     def _mappings(self) -> list[Mapping]:
         self.tracee.home.refresh()
@@ -146,6 +154,13 @@ class Job:
                 continue
             report = self.report.split(point.name, point.split.stance, "breakpoint")
             self.splits[point.address] = Split(point, report, self._read_memory)
+            self.has_split = True
+
+    def _watch_resolvers(self) -> None:
+        """An indirect function is split from the moment at which its resolver has chosen an implementation."""
+        assert self.tracee is not None
+        self.resolvers = set(self.resolver.undecided)
+        self.tracee.breakpoints.arm(sorted(self.resolvers), self._mappings())
 
     def _is_possible(self, point: SplitPoint) -> bool:
         for key, value, what in (
@@ -248,10 +263,27 @@ class Job:
         elif entry in self.splits and not self._is_guest(stop.tid):
             self.session.on_trap(stop, point, self.splits[entry], regs)
         else:
+            seen = regs.copy()
             self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
-            if entry in self.notices:
-                self._on_notice()
+            self._on_news(entry, seen)
             self.threads.resume(stop.tid)
+
+    def _on_news(self, entry: int, regs: Registers) -> None:
+        """The dynamic linker is at work; `regs` are those at the trap."""
+        if entry in self.resolvers:
+            self._await_choice(entry, int.from_bytes(self._read_memory(regs.rsp, 8), "little"))
+            return
+        if entry in self.choices:
+            self.resolver.note_choice(self.choices.pop(entry), regs.rax)
+        self._on_notice()
+
+    def _await_choice(self, resolver: int, back: int) -> None:
+        """A resolver function begins: what it returns is seen where it returns to."""
+        assert self.tracee is not None
+        self.choices[back] = resolver
+        self.threads.stop_all()
+        self.tracee.breakpoints.arm([back], self._mappings())
+        self.threads.resume_all()
 
     def _is_guest(self, tid: int) -> bool:
         thread = self.threads.threads.get(tid)
@@ -274,7 +306,7 @@ class Job:
     def _on_notice(self) -> None:
         """The dynamic linker has mapped or unmapped something."""
         changes = self.resolver.resolve_new()
-        if not changes.new and not changes.gone:
+        if not changes.new and not changes.gone and set(self.resolver.undecided) == self.resolvers:
             return
         self.threads.stop_all()
         gone = [point.address for point in changes.gone]
@@ -282,6 +314,7 @@ class Job:
         for address in gone:
             self.splits.pop(address, None)
         self._arm(changes.new)
+        self._watch_resolvers()
         self.threads.resume_all()
 
     def _let_go(self, child: int) -> None:

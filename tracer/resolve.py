@@ -201,6 +201,16 @@ class Resolver:
         self._owners: dict[int, MappedObject] = {}
         self._pending: list[_Pending] = []
         self._seen: set[tuple[str, int, int]] = set()
+        self._choices: dict[int, int] = {}
+
+    @property
+    def undecided(self) -> list[int]:
+        """Addresses of the resolver functions of indirect functions whose implementation is not chosen yet."""
+        return [one.owner.base + one.symbol.value for one in self._pending]
+
+    def note_choice(self, resolver: int, implementation: int) -> None:
+        """A resolver function was seen to return; `resolve_new` takes it from there."""
+        self._choices[resolver] = implementation
 
     def objects(self, maps: bytes | None = None) -> list[MappedObject]:
         """The ELF objects that have code, by ascending address of their files' first mappings.
@@ -348,6 +358,9 @@ class Resolver:
         Resolvers choose among functions of their own object; so what lies outside only leads to the resolver, such as
         the procedure linkage table that a lazily bound slot begins with, or that of a program at a fixed address.
         """
+        known = self._choices.get(owner.base + symbol.value)
+        if known is not None:
+            return known
         for holder, slot in self._slots(owner, symbol):
             try:
                 value = int.from_bytes(vm.read(self.pid, holder.base + slot, 8), "little")
