@@ -16,6 +16,8 @@ from radium.errors import AcceptorLost, FrameError
 STALL_S = 5.0
 # What one recv of the receive buffer asks for: a frame without payload in one system call.
 ROOM = 1 << 16
+# TCP sizes its buffers by itself; a local socket's hold 208 KiB unless told, and the two ends then take turns.
+LOCAL_BUFFER_NBYTES = 4 << 20
 
 
 class Channel:
@@ -27,6 +29,9 @@ class Channel:
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _keep_alive(sock)
+        elif sock.family == socket.AF_UNIX:
+            for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                sock.setsockopt(socket.SOL_SOCKET, direction, LOCAL_BUFFER_NBYTES)
         timeout = struct.pack("ll", int(stall_s), int(stall_s % 1 * 1e6))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)

@@ -209,6 +209,8 @@ class Mirror:
     def place_payload(self, runs: Sequence[Run], read_into: Callable[[memoryview], None]) -> None:
         """Takes the contents of `runs`, in order, from `read_into`; they are held and clean afterwards."""
         present = self.present()
+        if self.registered & userfaultfd.WRITE_PROTECT:
+            userfaultfd.lift_protection(self.uffd, intersect(runs, present))
         for start, end in runs:
             for first in range(start, end, CHUNK):
                 last = min(first + CHUNK, end)

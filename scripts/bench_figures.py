@@ -34,6 +34,7 @@ ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
 BULK_NBYTES = 64 << 20
 MATRIX_NBYTES = 8 * 1024 * 1024  # of a matrix of 1024 rows and columns
 MS = 1_000_000
+BUSY_LOAD = 0.5  # load average of the last minute; one program that computes makes 1
 
 
 @dataclass
@@ -393,7 +394,14 @@ def machine() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "numpy": importlib.metadata.version("numpy"),
+        "load": os.getloadavg()[0],
     }
+
+
+def warn_if_busy(about: dict[str, Any]) -> None:
+    if about["load"] > BUSY_LOAD:
+        advice = "the figures will be too bad; run it again when nothing else runs"
+        print(f"bench: the machine is busy (load {about['load']:.1f}): {advice}", file=sys.stderr)
 
 
 def number(value: float) -> str:
@@ -432,6 +440,7 @@ def main() -> int:
     end_in_order()
     console = Console(stderr=options.json == "-", width=None if sys.stdout.isatty() else 140)
     about = machine()
+    warn_if_busy(about)
     failures: dict[str, str] = {}
     figures = []
     with tempfile.TemporaryDirectory(prefix="radium-bench-") as folder:

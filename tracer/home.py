@@ -180,6 +180,11 @@ class Home:
         self.stale.remove(runs)
         self.held.add(runs)
 
+    def expect(self, dirty: Sequence[Run]) -> None:
+        """These pages are about to be written by a commit."""
+        if self.uffd >= 0:
+            userfaultfd.lift_protection(self.uffd, intersect(dirty, self.held.runs))
+
     def follow(self, journal: Sequence[LayoutCall], brk: int) -> None:
         """The tracee's layout after a commit, whose memory calls began at `brk`: what they mapped is watched from now on."""
         layout, new = self.layout, PageSet()

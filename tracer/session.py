@@ -313,6 +313,7 @@ class Session:
         record = CommitRecord(away.tid, regs.pack(), xstate, answer.journal, answer.dirty)
         tracee.park(away.tid, away.regs)
         ledger.note_commit(record)
+        home.expect(dirty)
         commit.apply(record, ledger, tracee.pid, tracee.remote, tracee.memory)
         ledger.note_committed(nbytes)
         ledger.note_returned()
