@@ -22,6 +22,7 @@ from radium.linux import namespaces, pidfd, procfs, ptrace, seccomp, vm
 from radium.linux.libc import NUMBERS
 from radium.replay import sandbox
 
+NAME = b"radium-mirror"
 SIZE = 0x20000
 GADGET = 0x78
 BATCH = 0x80
@@ -86,6 +87,12 @@ class Vessel:
         self.memory = vm.ForcedMemory(self.pid)
         self.special = [m for m in self.mappings() if m.path.startswith("[v")]
         self.registers = ptrace.registers(self.pid)
+        self._take_name()
+
+    def _take_name(self) -> None:
+        """What `ps` and `top` show of a mirror: a program that is executed by descriptor has none."""
+        self.memory.write(self.scratch, NAME + b"\0")
+        self.call("prctl", namespaces.PR_SET_NAME, self.scratch)
 
     @property
     def own_addresses(self) -> tuple[int, int]:
@@ -223,7 +230,7 @@ def _become(image: int, ready: int, limits: sandbox.Limits) -> None:
         os.read(ready, 1)
         sandbox.enter(limits)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        os.execve(image, ["radium-mirror"], {})
+        os.execve(image, [NAME], {})
     finally:
         os._exit(70)
 

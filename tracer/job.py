@@ -25,7 +25,7 @@ from radium.tracer.guardian import Guardian
 from radium.tracer.ledger import Ledger
 from radium.tracer.loader import loader_trap
 from radium.tracer.resolve import Resolver, SplitPoint
-from radium.tracer.session import Session
+from radium.tracer.session import PagesLeft, Session
 from radium.tracer.split import Split
 from radium.tracer.stops import OPTIONS, Stop, Threads, exit_code
 from radium.tracer.tracee import Tracee
@@ -62,6 +62,7 @@ class Job:
         self.resolvers: set[int] = set()
         self.choices: dict[int, int] = {}
         self.has_split = False
+        self.pages_left: list[PagesLeft] = []
         self._said: set[str] = set()
 
     # The two ways in
@@ -333,6 +334,7 @@ class Job:
         """Another program runs in this process: nothing of ours is in it yet."""
         pid = self.threads.pid
         if self.tracee is not None:
+            self._note_pages()
             self.tracee.forget_gone()
             self.tracee = self.session = None
             self.acceptors.close()
@@ -349,7 +351,12 @@ class Job:
         self.acceptors.try_connect()
         self.threads.resume_all()
 
+    def _note_pages(self) -> None:
+        if self.session is not None:
+            self.pages_left += self.session.pages_left()
+
     def _on_exit(self, status: int) -> None:
+        self._note_pages()
         self.status = status
         for process in self.report.processes:
             if process.pid == self.threads.pid:
@@ -362,6 +369,7 @@ class Job:
 
     def _leave(self) -> None:
         """Detach: first no guest of the tracee's may be in its memory."""
+        self._note_pages()
         self.threads.stop_all()
         while self.threads.has_guests:
             self.threads.resume_all()

@@ -21,7 +21,7 @@ from radium.channel import Channel
 from radium.core import wire
 from radium.core.addr import PAGE_SIZE
 from radium.core.mapping import LayoutDelta
-from radium.core.pages import Runs, intersect, normalise, npages, pack, subtract, total, union
+from radium.core.pages import PageSet, Runs, intersect, normalise, npages, pack, subtract, total, union
 from radium.core.regs import NO_SYSCALL, Registers
 from radium.dirty import digest
 from radium.errors import AcceptorLost, Conflict, FrameError, JobFailed, NotPossible, RemoteFault, TraceeGone
@@ -67,6 +67,14 @@ class Away:
     back_nbytes: int = 0
 
 
+class PagesLeft(NamedTuple):
+    """[start, end), and the path of the mapping."""
+
+    start: int
+    end: int
+    mapping: str
+
+
 class Prepared(NamedTuple):
     """Step 3's result."""
 
@@ -84,6 +92,7 @@ class Session:
         self.acceptors = acceptors
         self.wakeups = wakeups
         self.call_timeout_s = call_timeout_s
+        self.left = PageSet()
         self.audits = bool(os.environ.get("RADIUM_AUDIT"))
         self._number = 0
         self._generation = 0
@@ -201,6 +210,7 @@ class Session:
             {"gettid": self.tracee.inner_tid(away.tid)}, pack(prepared.drop), pack(prepared.zero),
             pack(prepared.pages), self.call_timeout_s,
         )  # fmt: skip
+        self.left.add(prepared.pages)
         channel.send(message, home.contents(prepared.pages), nbytes)
 
     # 5 run
@@ -275,12 +285,20 @@ class Session:
         home.hold(data)
         nbytes = total(data)
         channel.send(wire.Pages(message.address, pack(zero), pack(data)), home.contents(data), nbytes)
+        self.left.add(data)
         away.paged_in += nbytes // PAGE_SIZE + npages(zero)
         relative = away.regs.rsp if home.is_stack(message.address) else None
         for start, end in (*zero, *data):
             away.split.working_set.learn(start, end, relative_to=relative)
 
     # Between calls
+
+    def pages_left(self) -> list[PagesLeft]:
+        """Every page that has left the initiator in this session (invariant 6), with the mapping it lies in now."""
+        return [
+            PagesLeft(start, end, next((m.path for m in self.tracee.home.mappings if m.start <= start < m.end), ""))
+            for start, end in self.left.runs
+        ]
 
     def on_message(self) -> None:
         """The acceptor says something, or has gone, while no call is away."""

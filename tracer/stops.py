@@ -36,7 +36,6 @@ class Thread:
     tid: int
     is_running: bool = True
     is_group_stopped: bool = False
-    interrupted: bool = False  # an interrupt of ours has not shown up yet
     is_in_vfork: bool = False  # sleeps in the kernel until the child that shares its memory execs or ends
     is_guest: bool = False  # such a child: another process in the tracee's memory
 
@@ -49,6 +48,7 @@ class Threads:
         self.threads: dict[int, Thread] = {}
         self.pending: deque[Stop] = deque()
         self.exit_status: int | None = None
+        self._is_stopping_all = False
         self._early: dict[int, int] = {}  # children that stopped before their parent's event told of them
 
     # Seizing and letting go
@@ -67,13 +67,28 @@ class Threads:
             if tid == self.pid:
                 raise
         except OSError as error:
-            if tid in procfs.threads(self.pid):
+            if self._is_ours(tid):
+                self.threads[tid] = Thread(tid)
+            elif self._is_alive(tid):
                 raise NotPossible(
                     f"cannot be traced ({os.strerror(error.errno or 0)})", where=f"pid {self.pid}",
                     advice="see what traces it (TracerPid in /proc/PID/status), or run radium as root",
                 ) from None  # fmt: skip
         else:
             self.threads[tid] = Thread(tid)
+
+    def _is_ours(self, tid: int) -> bool:
+        """A thread that was born of one that we had seized is seized already."""
+        return self._status(tid).get("TracerPid") == str(os.getpid())
+
+    def _is_alive(self, tid: int) -> bool:
+        return self._status(tid).get("State", "X")[0] not in "ZX"
+
+    def _status(self, tid: int) -> dict[str, str]:
+        try:
+            return procfs.status(self.pid, tid)
+        except TraceeGone:
+            return {}
 
     def adopt(self, tid: int) -> None:
         """A thread that is seized already and running."""
@@ -105,24 +120,24 @@ class Threads:
 
     def stop_all(self) -> None:
         """Returns when no thread runs; what they stopped with, if it was not our doing, is pending."""
-        while True:
-            running = self.running
-            if not running:
-                return
-            for thread in running:
-                self._interrupt(thread)
-            for thread in running:
-                while thread.is_running and thread.tid in self.threads:
-                    self._wait_for(thread.tid)
+        self._is_stopping_all = True
+        try:
+            while running := self.running:
+                for thread in running:
+                    self._interrupt(thread)
+                for thread in running:
+                    while thread.is_running and thread.tid in self.threads:
+                        self._wait_for(thread.tid)
+        finally:
+            self._is_stopping_all = False
 
     def _interrupt(self, thread: Thread) -> None:
-        if thread.interrupted:
-            return
         try:
             ptrace.interrupt(thread.tid)
-            thread.interrupted = True
         except TraceeGone:
-            return
+            # A main thread that ended before the others is told of when they have ended too (ptrace(2), "Death under ptrace").
+            if thread.tid == self.pid and not self._is_alive(thread.tid):
+                self._forget(thread.tid)
 
     def resume(self, tid: int, number: int = 0) -> None:
         """Sends a stopped thread on, with a signal or without."""
@@ -131,13 +146,21 @@ class Threads:
             return
         try:
             if thread.is_group_stopped and not number:
-                ptrace.listen(tid)
+                self._listen(tid)
             else:
                 ptrace.resume(tid, number)
             thread.is_running = True
         except TraceeGone:
             # It is being killed; its end will be reported.
             thread.is_running = True
+
+    def _listen(self, tid: int) -> None:
+        """Keeps the thread in its group-stop. After a remote system call it must be brought back into it first."""
+        try:
+            ptrace.listen(tid)
+        except OSError:
+            ptrace.interrupt(tid)
+            ptrace.resume(tid)
 
     def resume_all(self) -> None:
         """All but those whose stop is still to be handled."""
@@ -202,10 +225,13 @@ class Threads:
             self.pending.append(Stop(tid, "signal", number))
 
     def _note_event_stop(self, thread: Thread, number: int) -> None:
-        """Our interrupt, the first stop of a new thread, or a group-stop that begins or ends."""
-        ours, thread.interrupted = thread.interrupted, False
-        was, thread.is_group_stopped = thread.is_group_stopped, number in _GROUP_STOPS
-        if not ours or (was and not thread.is_group_stopped):
+        """An interrupt of ours, the first stop of a new thread, or a group-stop that begins or ends.
+
+        Which of them cannot be told: any stop may swallow an interrupt (ptrace_stop, kernel/signal.c), and an interrupt of
+        a thread that had just stopped shows up after it was resumed. While all are being stopped each is what is wanted.
+        """
+        thread.is_group_stopped = number in _GROUP_STOPS
+        if not self._is_stopping_all:
             self.pending.append(Stop(thread.tid, "quiet"))
 
     def _note_event(self, thread: Thread, event: int) -> None:

@@ -116,9 +116,19 @@ def explain(report: Report, pattern: str | None = None) -> Iterator[str]:
     splits = report.splits if pattern is None else _matching(report.splits, pattern)
     if pattern is None:
         yield from _job(report)
-    for split in splits:
+    told = splits if pattern is not None else [split for split in splits if split.calls.remote + split.calls.local]
+    for split in told:
         yield ""
         yield from _split(split)
+    if len(told) < len(splits):
+        yield ""
+        yield from _silent([split for split in splits if split not in told])
+
+
+def _silent(splits: list[SplitReport]) -> Iterator[str]:
+    names = ", ".join(split.name for split in splits[:3])
+    more = f" and {len(splits) - 3} more" if len(splits) > 3 else ""
+    yield f"Never called while radium watched: {names}{more}. Are these the names under which the program calls them?"
 
 
 def _matching(splits: list[SplitReport], pattern: str) -> list[SplitReport]:

@@ -3,16 +3,18 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import radium
 from radium.commands.serve import read_token, split_endpoint
-from radium.errors import UsageError
+from radium.errors import JobFailed, UsageError
 from radium.live import Console
 from radium.profiles.library import open_profile
 from radium.profiles.schema import Profile
 from radium.report import Report
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.job import Job, Options
+from radium.tracer.session import PagesLeft
 from radium.tracer.wakeups import Wakeups
 
 
@@ -26,6 +28,7 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--token-file", metavar="F", help="the acceptor's secret")
     parser.add_argument("--report", metavar="F.json", help="write what happened to each call")
+    parser.add_argument("--list-pages", metavar="F", help="write which pages left this machine, a line for each run of pages")
     parser.add_argument("--quiet", action="store_true", help="say only errors")
     parser.add_argument("--trap", choices=["auto", "breakpoint"], default="auto", help="how calls are noticed")
     parser.add_argument(
@@ -65,6 +68,16 @@ def finish(args: argparse.Namespace, work: Job, console: Console) -> None:
     console.summary(work.report)
     if args.report:
         work.report.write(args.report)
+    if args.list_pages:
+        write_pages(args.list_pages, work.pages_left)
+
+
+def write_pages(path: str, pages: Sequence[PagesLeft]) -> None:
+    """A line for each run: START-END MAPPING, as in /proc/PID/maps. Raises JobFailed."""
+    try:
+        Path(path).write_text("".join(f"{start:x}-{end:x} {mapping}".rstrip() + "\n" for start, end, mapping in pages))
+    except OSError as error:
+        raise JobFailed(f"{path} cannot be written ({error.strerror})", advice="give --list-pages another file") from None
 
 
 def console_of(args: argparse.Namespace) -> Console:

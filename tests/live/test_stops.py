@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,11 @@ class Churn:
         self.pump(lambda: self.word(0) > start + 50, "threads run")
 
     def close(self) -> None:
+        """A process ends only when its tracer has seen the end of each of its threads."""
         self.process.kill()
+        with suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0x40000000)
         self.process.communicate()
         self._words.close()
         self._file.close()
