@@ -46,7 +46,10 @@ class Tracker(Protocol):
         """As `placing`, for pages that are zero."""
 
     def overwritten(self, runs: Sequence[Run]) -> Runs:
-        """What was placed here replaced pages that were there; they are clean now. The process does not run. Returns what is lost."""
+        """What was placed here replaced pages that were there; they are clean now. The process does not run.
+
+        Returns what is lost.
+        """
 
     def written(self, held: Sequence[Run]) -> tuple[Runs, Runs]:
         """(changed, lost): pages of `held` that were written since they were declared clean; they are clean from now on."""
@@ -107,8 +110,9 @@ class PagemapTracker:
     def _dropped(self, held: Sequence[Run]) -> tuple[Runs, Runs]:
         """(gone, reverted): what MADV_DONTNEED did to held pages without a trace in their write protection.
 
-        Gone: with their page table, or not touched since. Reverted: private copies of a file's pages, dropped and read again;
-        the kernel keeps the protection of such a page (zap_install_uffd_wp_if_needed, mm/memory.c), but it is the file's own now.
+        Gone: with their page table, or not touched since. Reverted: private copies of a file's pages, dropped and read
+        again; the kernel keeps the protection of such a page (zap_install_uffd_wp_if_needed, mm/memory.c), but it is the
+        file's own now.
         """
         there, files = self._present(bridge(held, BRIDGE_NBYTES, self._watched))
         return subtract(subtract(held, there), self._zeros.runs), subtract(intersect(files, held), self._files.runs)
@@ -129,7 +133,10 @@ class PagemapTracker:
     def _each_span(
         self, runs: Sequence[Run], scan: Callable[[Sequence[Run]], list[pagemap.Region]]
     ) -> tuple[list[pagemap.Region], Runs]:
-        """A scan that fails has protected a part of its span and told nothing: each is made by itself, and what it covered is lost."""
+        """(what the scans found, lost). A scan that fails has protected a part of its span and told nothing of it.
+
+        So each span is scanned by itself, and what a failed one covered is lost.
+        """
         regions: list[pagemap.Region] = []
         lost: Runs = []
         for span in bridge(runs, BRIDGE_NBYTES, self._watched):

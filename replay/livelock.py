@@ -1,7 +1,8 @@
 """A mirror thread that runs and can never get on: it waits, spinning, for a thread that is not in the mirror.
 
-Proof, not guess: single-stepped, the thread comes back to an instruction with the same general registers and the same extended state,
-and nothing on the way wrote memory or asked anything outside. Alone in its address space, it will do the same forever.
+Proof, not guess: single-stepped, the thread comes back to an instruction with the same general registers and the same
+extended state, and nothing on the way wrote memory or asked anything outside. Alone in its address space, it will do the
+same forever.
 Loops that write (a counter in memory) or look at a clock are not recognised; the call's deadline ends those.
 Source: Intel SDM volume 2 (the first operand is the destination), and on PAUSE.
 """

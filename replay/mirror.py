@@ -18,10 +18,27 @@ from collections.abc import Callable, Iterator, Sequence
 
 from radium import dirty
 from radium.core import wire
-from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
+from radium.core.addr import PAGE_SIZE, page_floor
 from radium.core.mapping import (
-    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_EXEC, PROT_READ, RESERVED, STACK, Area, Layout,
-    LayoutCall, LayoutDelta, clip, covered, effect, touched_by,
+    MADV_DONTNEED,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    PROT_EXEC,
+    PROT_READ,
+    RESERVED,
+    STACK,
+    Area,
+    Layout,
+    LayoutCall,
+    LayoutDelta,
+    clip,
+    covered,
+    effect,
+    touched_by,
 )  # fmt: skip
 from radium.core.pages import PageSet, Run, Runs, intersect, normalise, pieces, subtract, total
 from radium.core.regs import Registers

@@ -14,8 +14,22 @@ from typing import Protocol
 from radium.core import wire
 from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
 from radium.core.mapping import (
-    ADVICE_WITHOUT_EFFECT, ANONYMOUS, JOURNALLED, MADV_FREE, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE,
-    MAP_TYPE, MREMAP_FIXED, MREMAP_MAYMOVE, REPEATABLE_FLAGS, LayoutCall, clip, covered, replay,
+    ADVICE_WITHOUT_EFFECT,
+    ANONYMOUS,
+    JOURNALLED,
+    MADV_FREE,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_PRIVATE,
+    MAP_TYPE,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    REPEATABLE_FLAGS,
+    LayoutCall,
+    clip,
+    covered,
+    replay,
 )  # fmt: skip
 from radium.core.pages import Runs, subtract
 from radium.core.regs import NO_SYSCALL, Registers
@@ -261,7 +275,7 @@ class Runner:
         if name == "madvise" and arguments[2] in ADVICE_WITHOUT_EFFECT | {MADV_FREE}:
             # MADV_FREE lets the kernel keep the pages (madvise(2)), and so do we.
             self._answer(regs, 0)
-            return
+            return None
         if not self.mirror.may_change_layout or not self._is_possible(name, arguments):
             raise CallFailed(f"unsupported:syscall:{name}")
         if name == "mremap":

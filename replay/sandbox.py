@@ -1,8 +1,8 @@
 """What a mirror may reach: nothing of the acceptor's (invariant 7).
 
 The wall is the system call filter; namespaces, limits and the loss of all capabilities stand behind it. A mirror runs
-code that the initiator sent, so every system call instruction in it counts as hostile, the vessel's own included: from there too only
-calls on the mirror's own memory are allowed.
+code that the initiator sent, so every system call instruction in it counts as hostile, the vessel's own included: from
+there too only calls on the mirror's own memory are allowed.
 """
 
 import os

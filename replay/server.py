@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from radium.channel import Channel
 from radium.errors import AcceptorLost, JobFailed, NotPossible, RadiumError, UsageError
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Options:
     token: str | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     max_sessions: int = 64
 
 

@@ -186,7 +186,7 @@ def dgemm(bench: Bench) -> Iterator[Figure]:
              "report": report},
         )  # fmt: skip
         in_mirror = report["in_mirror_s"] / report["remote"] * 1e9
-        yield Figure("  of which in the mirror", in_mirror / MS, "ms", limit / MS, "local call", in_mirror / limit)
+        yield Figure("  mean in the mirror", in_mirror / MS, "ms", limit / MS, "local call", in_mirror / limit)
 
 
 def unchanged_run(bench: Bench, *counts: int) -> tuple[list[int], list[list[int]], list[dict[str, Any]]]:

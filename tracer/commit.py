@@ -12,7 +12,15 @@ from math import inf
 
 from radium.core import wire
 from radium.core.mapping import (
-    MAP_FIXED, MAP_FIXED_NOREPLACE, MREMAP_FIXED, MREMAP_MAYMOVE, RESERVED, Layout, LayoutCall, covered, replay,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    RESERVED,
+    Layout,
+    LayoutCall,
+    covered,
+    replay,
 )  # fmt: skip
 from radium.core.pages import Run, Runs, subtract
 from radium.core.regs import Registers, is_restorable

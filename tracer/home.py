@@ -12,8 +12,23 @@ from radium import dirty
 from radium.core import pages
 from radium.core.addr import PAGE_SIZE, page_floor
 from radium.core.mapping import (
-    ANONYMOUS, PROT_READ, RESERVED, SHARED, SPECIAL, STACK, Area, Layout, LayoutCall, LayoutDelta, Mapping, clip, covered,
-    difference, effect, layout_of, parse_maps,
+    ANONYMOUS,
+    PROT_READ,
+    RESERVED,
+    SHARED,
+    SPECIAL,
+    STACK,
+    Area,
+    Layout,
+    LayoutCall,
+    LayoutDelta,
+    Mapping,
+    clip,
+    covered,
+    difference,
+    effect,
+    layout_of,
+    parse_maps,
 )  # fmt: skip
 from radium.core.pages import PageSet, Run, Runs, intersect, normalise, subtract
 from radium.errors import RemoteFault

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from radium.core.mapping import Mapping
-from radium.errors import NotPossible, RadiumError, RemoteFault, TraceeGone
 from radium.core.regs import Registers
+from radium.errors import NotPossible, RadiumError, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace, vm
 from radium.live import Console
 from radium.profiles.schema import Profile

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from tests.harness import descendants_named, poll_until, thread_states
 
 NBYTES = 64 * 4096

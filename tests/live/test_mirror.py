@@ -11,7 +11,17 @@ from radium import dirty
 from radium.core import wire
 from radium.core.addr import PAGE_SIZE
 from radium.core.mapping import (
-    ANONYMOUS, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, RESERVED, STACK, Area, LayoutCall, LayoutDelta, covered,
+    ANONYMOUS,
+    MADV_DONTNEED,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_PRIVATE,
+    RESERVED,
+    STACK,
+    Area,
+    LayoutCall,
+    LayoutDelta,
+    covered,
 )  # fmt: skip
 from radium.core.pages import Runs, intersect, normalise, subtract, total
 from radium.core.regs import Registers

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from radium.core import pages, wire
 from radium.core.addr import PAGE_SIZE, USER_END
-from radium.core.mapping import ANONYMOUS, MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, RESERVED, SHARED, STACK, Area, LayoutCall
+from radium.core.mapping import (
+    ANONYMOUS,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_PRIVATE,
+    RESERVED,
+    SHARED,
+    STACK,
+    Area,
+    LayoutCall,
+)
 from radium.core.regs import NAMES, NO_SYSCALL, U64, Registers
 from radium.errors import Conflict, FrameError
 from radium.tracer import commit

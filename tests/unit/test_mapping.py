@@ -6,9 +6,29 @@ from hypothesis import strategies as st
 
 from radium.core.addr import PAGE_SIZE, USER_END
 from radium.core.mapping import (
-    ADVICE_WITHOUT_EFFECT, ANONYMOUS, MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_GROWSDOWN,
-    MAP_PRIVATE, MAP_SHARED, RESERVED, SHARED, STACK, Area, Layout, LayoutCall, LayoutDelta, clip, covered, difference,
-    layout_of, parse_maps, replay, touched_by,
+    ADVICE_WITHOUT_EFFECT,
+    ANONYMOUS,
+    MADV_DONTNEED,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_GROWSDOWN,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    RESERVED,
+    SHARED,
+    STACK,
+    Area,
+    Layout,
+    LayoutCall,
+    LayoutDelta,
+    clip,
+    covered,
+    difference,
+    layout_of,
+    parse_maps,
+    replay,
+    touched_by,
 )  # fmt: skip
 from radium.core.pages import intersect
 from radium.errors import Conflict
