@@ -133,7 +133,12 @@ class Session:
             self.channel.skip_payload()
             self.channel.send(wire.Failed(call.number, f"refused:{self.broken or 'no mirror'}", b"", 0.0))
             return
-        self._synchronise(call, payload_nbytes)
+        try:
+            self._synchronise(call, payload_nbytes)
+        except OSError as error:
+            self.channel.skip_payload()
+            self.channel.send(wire.Failed(call.number, "refused:memory", b"", 0.0))
+            raise JobFailed(f"the mirror cannot follow the tracee: {error.strerror}") from None
         layout, brk = list(self.mirror.layout), self.mirror.brk
         self.recalled = False
         started = time.monotonic()

@@ -6,6 +6,7 @@ it again from the record, which has the same result.
 """
 
 import errno
+import os
 import struct
 from collections.abc import Sequence
 from math import inf
@@ -24,7 +25,7 @@ from radium.core.mapping import (
 )  # fmt: skip
 from radium.core.pages import Run, Runs, subtract
 from radium.core.regs import Registers, is_restorable
-from radium.errors import Conflict, RemoteFault
+from radium.errors import Conflict, JobFailed, RemoteFault
 from radium.linux import ptrace, vm
 from radium.tracer.ledger import ANSWER_ROOM, CommitRecord, Ledger
 from radium.tracer.remote_syscall import Borrowed, RemoteSyscalls
@@ -75,12 +76,40 @@ def apply(record: CommitRecord, ledger: Ledger, pid: int, remote: RemoteSyscalls
     if record.journal:
         assert remote is not None
         with remote.borrow(record.tid) as thread:
-            for call in record.journal:
-                _repeat(thread, call)
+            _repeat_all(thread, record.journal)
     write_pages(pid, wire.runs(record.dirty), ledger, memory)
     if record.xstate:
         ptrace.set_xstate(record.tid, record.xstate)
     ptrace.set_registers(record.tid, Registers.unpack(record.registers))
+
+
+def _repeat_all(thread: Borrowed, journal: Sequence[LayoutCall]) -> None:
+    """All memory calls, or none. Raises Conflict when the tracee's own limits refuse one, after undoing those before it.
+
+    Raises JobFailed when one of those cannot be undone: memory that the call had given back is gone.
+    """
+    brk = thread.call("brk", 0) if any(call.name == "brk" for call in journal) else 0
+    for number, call in enumerate(journal):
+        try:
+            _repeat(thread, call)
+        except OSError as error:
+            _undo(thread, journal[:number], brk)
+            raise Conflict(f"the tracee is refused a memory call that its mirror made ({error.strerror})") from None
+
+
+def _undo(thread: Borrowed, done: Sequence[LayoutCall], brk: int) -> None:
+    for call in reversed(done):
+        if call.name == "mmap" and not _replaces(call):
+            thread.call("munmap", call.result, call.arguments[1])
+        elif call.name == "brk" and call.result >= brk:
+            thread.call("brk", brk)
+        else:
+            raise JobFailed(f"a commit stopped half-way and its {call.name} cannot be undone", where=f"tid {thread.tid}")
+
+
+def _replaces(call: LayoutCall) -> bool:
+    flags = call.arguments[3]
+    return bool(flags & MAP_FIXED and not flags & MAP_FIXED_NOREPLACE)
 
 
 def _repeat(thread: Borrowed, call: LayoutCall) -> None:
@@ -88,8 +117,7 @@ def _repeat(thread: Borrowed, call: LayoutCall) -> None:
     a = call.arguments
     try:
         if call.name == "mmap":
-            replaces = a[3] & MAP_FIXED and not a[3] & MAP_FIXED_NOREPLACE
-            flags = a[3] if replaces else a[3] & ~MAP_FIXED | MAP_FIXED_NOREPLACE
+            flags = a[3] if _replaces(call) else a[3] & ~MAP_FIXED | MAP_FIXED_NOREPLACE
             thread.call("mmap", call.result, a[1], a[2], flags, -1, 0)
         elif call.name == "mremap":
             if call.result == a[0]:
@@ -97,7 +125,8 @@ def _repeat(thread: Borrowed, call: LayoutCall) -> None:
             else:
                 thread.call("mremap", a[0], a[1], a[2], MREMAP_MAYMOVE | MREMAP_FIXED, call.result)
         elif call.name == "brk":
-            thread.call("brk", call.result)
+            if thread.call("brk", call.result) != call.result:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         else:
             thread.call(call.name, *a[:3])
     except OSError as error:

@@ -114,6 +114,7 @@ class Job:
         self.guardian = Guardian(self.ledger)
 
     def _resolve(self, pid: int) -> None:
+        self._say_what_is_left_out()
         self.resolver = Resolver(pid)
         self.points, self.unresolved = self.resolver.resolve([s for p in self.profiles for s in p.splits])
 
@@ -162,6 +163,14 @@ class Job:
         assert self.tracee is not None
         self.resolvers = set(self.resolver.undecided)
         self.tracee.breakpoints.arm(sorted(self.resolvers), self._mappings())
+
+    def _say_what_is_left_out(self) -> None:
+        for profile in self.profiles:
+            for split in profile.splits:
+                if split.python:
+                    self._say_once(f"{split.where}: Python splits are not in this version")
+                elif split.policy == "auto":
+                    self._say_once(f"{split.where}: policy = \"auto\" is not in this version; the guard alone decides")
 
     def _is_possible(self, point: SplitPoint) -> bool:
         for key, value, what in (

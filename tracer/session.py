@@ -332,9 +332,14 @@ class Session:
         tracee.park(away.tid, away.regs)
         ledger.note_commit(record)
         home.expect(dirty)
-        commit.apply(record, ledger, tracee.pid, tracee.remote, tracee.memory)
-        ledger.note_committed(nbytes)
-        ledger.note_returned()
+        try:
+            commit.apply(record, ledger, tracee.pid, tracee.remote, tracee.memory)
+        except Conflict:
+            ptrace.set_registers(away.tid, away.regs)
+            raise
+        finally:
+            ledger.note_committed(nbytes)
+            ledger.note_returned()
         if answer.journal:
             home.follow(answer.journal, home.brk)
             home.brk = answer.brk

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import descendants_named, poll_until, thread_states
+from tests.harness import descendants_named, poll_until, split_of, thread_states
 
 NBYTES = 64 * 4096
 
@@ -53,7 +53,7 @@ def test_nothing_changes_before_the_commit(build, work, profile, acceptor):
     acceptor.kill_sessions()
     assert target.check_success().replace("READY\n", "") == whole.stdout.replace("READY\n", "")
     report = session.ended()
-    assert report["splits"][0]["local_reasons"] == {"acceptor-lost": 1}
+    assert split_of(report, "slow_fill")["local_reasons"] == {"acceptor-lost": 1}
 
 
 @pytest.mark.parametrize("tracking", ["pagemap", "checksum"])
@@ -88,5 +88,5 @@ def test_a_detached_tracee_is_as_it_was_found_during_a_call(build, work, profile
     target.release()
     poll_until(lambda: is_computing(acceptor.running.pid), "a call under way")
     report = session.detach(signal.SIGINT)
-    assert report["splits"][0]["local_reasons"] == {"refused:detaching": 1}
+    assert split_of(report, "slow_fill")["local_reasons"] == {"refused:detaching": 1}
     assert target.check_success()

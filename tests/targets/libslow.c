@@ -10,3 +10,18 @@ uint64_t slow_fill(unsigned char *at, size_t nbytes, long rounds)
             sum += at[i] = (unsigned char)(i * (size_t)r + sum);
     return sum;
 }
+
+#include <sys/mman.h>
+
+/* Whether so much memory is to be had; it is given back. */
+int slow_map(size_t nbytes)
+{
+    void *at = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED)
+        return 0;
+    volatile char *first = at;
+    *first = 1;
+    int got = *first;
+    munmap(at, nbytes);
+    return got;
+}
