@@ -54,7 +54,8 @@ class Split:
     """One [[split]] table. Either library and functions are given, or python.
 
     library: a glob over file names and sonames, or "main"; signature: None when the profile has none, then guard and
-    memory are over `radium.core.abi.DEFAULT`; where: "file:line".
+    memory are over `radium.core.abi.DEFAULT`; where: "file:line". scratch: what a call writes to large anonymous mappings
+    outside of `memory` is its working storage, of no use to anybody afterwards: it does not come home.
     """
 
     library: str | None
@@ -67,6 +68,7 @@ class Split:
     threads: Threads
     policy: Policy
     outermost: bool
+    scratch: bool
     python: tuple[str, ...]
     line: int
     where: str
@@ -224,7 +226,7 @@ class _Places:
 # --- checking ------------------------------------------------------------------------------------------------------
 
 _TOP_KEYS = ("name", "title", "split")
-_LIBRARY_KEYS = ("library", "function", "signature", "guard", "memory", "stance", "backend")
+_LIBRARY_KEYS = ("library", "function", "signature", "guard", "memory", "scratch", "stance", "backend")
 _COMMON_KEYS = ("python", "threads", "policy", "outermost")
 _HINT_KEYS = ("at", "bytes")
 _TYPE_NAMES = {str: "a string", bool: "true or false", list: "an array", dict: "a table"}
@@ -345,6 +347,7 @@ def _split(values: dict[str, Any], where: str, place: _Place) -> Split:
         threads=cast(Threads, table.choice("threads", ("stop", "run"))),
         policy=cast(Policy, table.choice("policy", ("always", "auto"))),
         outermost=table.get("outermost", bool, True),
+        scratch=_scratch(table),
         python=tuple(_python(table, text) for text in table.strings("python")),
         line=place.line,
         where=f"{where}:{place.line}",
@@ -412,6 +415,13 @@ def _hint(table: _Table, values: object, arguments: Signature, line: int) -> Mem
         if key not in hint:
             hint.fail(key, f"a memory hint has no `{key}`", 'write { at = "p", bytes = "8 * n" }')
     return MemoryHint(hint.expression("at", arguments), hint.expression("bytes", arguments))
+
+
+def _scratch(table: _Table) -> bool:
+    is_scratch: bool = table.get("scratch", bool, False)
+    if is_scratch and "memory" not in table:
+        table.fail("scratch", "`scratch` without `memory`", "name in `memory` all that the call's results lie in")
+    return is_scratch
 
 
 def _backend(table: _Table) -> str | None:

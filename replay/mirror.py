@@ -4,7 +4,7 @@ Every page of the mirror is in one of four states:
 
     missing   not there; touching it is a page-in (userfaultfd MISSING)
     held      there, and equal to the tracee's unless written during the call (dirty)
-    stale     dead stack that a call left behind: there, unequal, refreshed before it can be seen again
+    stale     dead stack or scratch that a call left behind: there, unequal, refreshed before it can be seen again
     fresh     in a range that the call itself mapped, or the room below the stack: zero until touched, no page-in
 
 Invariants: `held` and `stale` are disjoint; outside of a call nothing is fresh.
@@ -213,6 +213,8 @@ class Mirror:
 
     def drop(self, runs: Sequence[Run]) -> None:
         """Makes pages missing again."""
+        if not runs:
+            return
         gone = intersect(runs, covered(self.layout))
         self.vessel.batch([("madvise", (start, end - start, MADV_DONTNEED)) for start, end in gone])
         self._forget_all(gone)
@@ -306,12 +308,15 @@ class Mirror:
 
     # The end of a call
 
-    def collect(self, regs: Registers) -> tuple[Runs, Runs]:
-        """(dirty, dead): pages that the call wrote and that must go home, and dead stack, which stays and is stale."""
+    def collect(self, regs: Registers, scratch: Sequence[Run]) -> tuple[Runs, Runs]:
+        """(dirty, dead): pages that the call wrote and that must go home, and those of no use there, which become stale.
+
+        Dead are the stack below the stack pointer, and what the call's profile calls scratch.
+        """
         written = self._written()
         fresh = self.tracker.populated(self.fresh.runs)
         changed = normalise([*written, *fresh])
-        dead = intersect(changed, self._dead_stack(regs.rsp))
+        dead = intersect(changed, normalise([*self._dead_stack(regs.rsp), *scratch]))
         return subtract(changed, dead), dead
 
     def _written(self) -> Runs:

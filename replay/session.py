@@ -151,7 +151,7 @@ class Session:
             self.channel.send(wire.Failed(call.number, "acceptor-lost", b"", time.monotonic() - started))
             raise JobFailed(f"{death}; the call runs at home") from None
         seconds = time.monotonic() - started
-        dirty, dead = self.mirror.collect(regs)
+        dirty, dead = self.mirror.collect(regs, wire.runs(call.scratch))
         answer = wire.Returned(
             call.number, regs.pack(), xstate, self.mirror.journal, self.mirror.brk, pack(dirty), pack(dead), seconds
         )

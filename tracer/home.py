@@ -13,7 +13,7 @@ from radium.core import pages
 from radium.core.addr import PAGE_SIZE, page_floor
 from radium.core.mapping import (
     ANONYMOUS,
-    PROT_READ,
+    PROT_READ, PROT_WRITE,
     RESERVED,
     SHARED,
     SPECIAL,
@@ -39,6 +39,8 @@ from radium.tracer.remote_syscall import RemoteSyscalls
 
 CHUNK = 1 << 20
 RED_ZONE = 128
+# Smaller mappings may be parts of an allocator's heap, whose bookkeeping is of use.
+SCRATCH_NBYTES = 16 << 20
 
 
 class Home:
@@ -55,6 +57,8 @@ class Home:
         self.mappings: list[Mapping] = []
         self.layout: Layout = []
         self._told: Layout = []
+        self._scratch_of: Layout = []
+        self._scratch: Runs = []
         self.brk = 0
         self._buffer = memoryview(bytearray(CHUNK))
         self._buffer_at = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
@@ -219,9 +223,17 @@ class Home:
         self.held.remove(stale)
         self.stale.add(stale)
 
-    def live_stale(self, rsp: int) -> Runs:
-        """Stale pages that the function may look at: those above the stack pointer and its red zone."""
-        return intersect(self.stale.runs, [(page_floor(rsp - RED_ZONE), 1 << 47)])
+    def live_stale(self, rsp: int, scratch: Sequence[Run]) -> Runs:
+        """Stale pages that the function may look at: all but the stack below the red zone, and its own scratch."""
+        stack = next((a for a in self.layout if a.kind & STACK and a.start <= rsp < a.end), None)
+        dead = [(stack.start, page_floor(rsp - RED_ZONE))] if stack else []
+        return subtract(self.stale.runs, normalise([*dead, *scratch]))
+
+    def scratch(self, results: Sequence[Run]) -> Runs:
+        """Where a call whose profile says `scratch` leaves nothing of use: large anonymous mappings but for its `results`."""
+        if self._scratch_of is not self.layout:
+            self._scratch_of, self._scratch = self.layout, _large_mappings(self.mappings, self.layout)
+        return subtract(self._scratch, results)
 
     def missing(self, runs: Sequence[Run]) -> tuple[Runs, Runs]:
         """(zero, data): what of the runs is readable and not held, as pages that are zero and pages with contents."""
@@ -308,3 +320,16 @@ class Home:
             self.tracker.close()
         self._pagemap.close()
         self.maps.close()
+
+
+def _large_mappings(mappings: Sequence[Mapping], layout: Layout) -> Runs:
+    """Private anonymous mappings of at least SCRATCH_NBYTES that are neither heap, stack nor a library's data."""
+    large = [
+        (a.start, a.end)
+        for a in layout
+        if a.kind == ANONYMOUS and a.prot == PROT_READ | PROT_WRITE and a.end - a.start >= SCRATCH_NBYTES
+    ]
+    # A library's .bss is anonymous and lies behind the mapping of its file.
+    ends = {m.end for m in mappings if m.inode}
+    heaps = normalise((m.start, m.end) for m in mappings if m.path.startswith("["))
+    return [run for run in large if run[0] not in ends and not intersect([run], heaps)]

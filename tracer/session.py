@@ -82,6 +82,7 @@ class Prepared(NamedTuple):
     drop: Runs
     zero: Runs
     pages: Runs
+    scratch: Runs
 
 
 class Session:
@@ -183,14 +184,17 @@ class Session:
         volatile = home.drop_volatile()
         changed, lost = home.written()
         drop = union(lost, volatile)
-        wanted = union(away.split.memory(away.tid, away.regs), away.split.working_set.predict(away.regs.rsp))
+        hinted = away.split.memory(away.tid, away.regs)
+        scratch = home.scratch(hinted) if away.split.profile.scratch else []
+        wanted = union(hinted, away.split.working_set.predict(away.regs.rsp))
+        wanted = subtract(wanted, intersect(home.stale.runs, scratch))
         zero, data = home.missing(wanted)
         data = home.readable(data)
-        pages = normalise([*subtract(changed, drop), *data, *home.live_stale(away.regs.rsp)])
+        pages = normalise([*subtract(changed, drop), *data, *home.live_stale(away.regs.rsp, scratch)])
         zero = subtract(zero, pages)
         home.hold_zero(zero)
         home.hold(subtract(pages, changed))
-        return Prepared(delta, drop, zero, pages)
+        return Prepared(delta, drop, zero, pages, scratch)
 
     def _set_up(self, away: Away, channel: Channel) -> None:
         """A new mirror: the acceptor gets the layout; the answer to the first call says if it could be built."""
@@ -208,7 +212,7 @@ class Session:
         message = wire.Call(
             away.number, away.regs.pack(), away.xstate, away.return_address, prepared.delta, home.brk,
             {"gettid": self.tracee.inner_tid(away.tid)}, pack(prepared.drop), pack(prepared.zero),
-            pack(prepared.pages), self.call_timeout_s,
+            pack(prepared.pages), pack(prepared.scratch), self.call_timeout_s,
         )  # fmt: skip
         self.left.add(prepared.pages)
         channel.send(message, home.contents(prepared.pages), nbytes)

@@ -135,9 +135,7 @@ class Threads:
         try:
             ptrace.interrupt(thread.tid)
         except TraceeGone:
-            # A main thread that ended before the others is told of when they have ended too (ptrace(2), "Death under ptrace").
-            if thread.tid == self.pid and not self._is_alive(thread.tid):
-                self._forget(thread.tid)
+            return
 
     def resume(self, tid: int, number: int = 0) -> None:
         """Sends a stopped thread on, with a signal or without."""
@@ -192,13 +190,32 @@ class Threads:
 
     def _wait_for(self, tid: int) -> None:
         try:
-            self._note(*os.waitpid(tid, _WALL))
+            if tid == self.pid:
+                self._wait_for_main()
+            else:
+                self._note(*os.waitpid(tid, _WALL))
         except ChildProcessError:
             self._forget(tid)
 
+    def _wait_for_main(self) -> None:
+        """A main thread that ends before the others is told of when they have ended too (ptrace(2)): not to be waited for."""
+        while True:
+            found, status = os.waitpid(self.pid, _WALL | os.WNOHANG)
+            if found:
+                self._note(found, status)
+                return
+            if not self._is_alive(self.pid):
+                self._forget(self.pid)
+                return
+            os.sched_yield()
+
     def wait_syscall(self, tid: int) -> int:
         """The status of the next stop of this thread, for a remote system call. Raises TraceeGone."""
-        found, status = os.waitpid(tid, _WALL)
+        found, status = os.waitpid(tid if tid != self.pid or len(self.threads) == 1 else -1, _WALL)
+        while found != tid:
+            # The end of a main thread is told after that of all others, and they are for us to take note of.
+            self._note(found, status)
+            found, status = os.waitpid(-1, _WALL)
         if not os.WIFSTOPPED(status):
             self._note(found, status)
             raise TraceeGone("thread ended", where=f"tid {tid}")
@@ -237,7 +254,8 @@ class Threads:
     def _note_event(self, thread: Thread, event: int) -> None:
         if event == ptrace.EVENT_CLONE:
             tid = ptrace.event_message(thread.tid)
-            if tid not in self.threads:
+            # It may have run and ended already: its own stops can come before this one.
+            if tid not in self.threads and os.path.exists(f"/proc/{tid}"):
                 self.threads[tid] = Thread(tid)
             self._take_early(tid)
             self.pending.append(Stop(thread.tid, "quiet"))
@@ -289,8 +307,17 @@ class Threads:
         if tid not in self.threads and tid != self.pid:
             return
         self._forget(tid)
-        if tid == self.pid or not self.threads:
+        if tid == self.pid:
             self._end(status)
+        elif not self.threads:
+            self._end(self._status_of_main(status))
+
+    def _status_of_main(self, status: int) -> int:
+        """The wait status of a main thread that ended before the last one, which ended with `status`."""
+        try:
+            return os.waitpid(self.pid, _WALL)[1]
+        except ChildProcessError:
+            return status
 
     def _forget(self, tid: int) -> None:
         self.threads.pop(tid, None)

@@ -16,7 +16,10 @@ Runs = list[Run]
 def normalise(runs: Iterable[Run]) -> Runs:
     """Sorted and merged; empty runs dropped."""
     out: Runs = []
-    for start, end in sorted(runs):
+    in_order = sorted(runs)
+    if not in_order:
+        return out
+    for start, end in in_order:
         if start >= end:
             continue
         if out and start <= out[-1][1]:
@@ -38,6 +41,8 @@ def npages(runs: Iterable[Run]) -> int:
 
 def intersect(a: Sequence[Run], b: Sequence[Run]) -> Runs:
     """What lies in both; each argument is normalised. Cost: the shorter list, and a search of the longer."""
+    if not a or not b:
+        return []
     if len(a) > len(b):
         a, b = b, a
     out: Runs = []

@@ -79,6 +79,7 @@ class Call(Message):
     drop: bytes  # page runs that the mirror forgets
     zero: bytes  # page runs that are zero at home
     pages: bytes
+    scratch: bytes  # page runs whose dirty pages are of no use at home
     seconds: float  # deadline
 
 

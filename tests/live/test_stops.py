@@ -17,7 +17,10 @@ from harness import poll_until, status, thread_states
 
 from radium.errors import NotPossible, TraceeGone
 from radium.linux import procfs
+from radium.tracer.ledger import Ledger
+from radium.tracer.remote_syscall import RemoteSyscalls
 from radium.tracer.stops import Stop, Threads, exit_code
+from radium.tracer.withdraw import syscall_instruction
 
 CHURN = r"""
 // Threads that start and end all the time; each adds 1 to a word of the file. churn FILE SPAWNERS
@@ -32,6 +35,7 @@ CHURN = r"""
 
 static volatile long *word;
 static void on_signal(int number) { (void)number; __atomic_fetch_add(&word[1], 1, __ATOMIC_RELAXED); }
+static void on_end(int number) { (void)number; pthread_exit(NULL); }
 static void *work(void *arg) { __atomic_fetch_add(&word[0], 1, __ATOMIC_RELAXED); return arg; }
 static void *spawn(void *arg) {
     for (;;) {
@@ -44,6 +48,7 @@ int main(int argc, char **argv) {
     if (argc != 3) return 2;
     word = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, open(argv[1], O_RDWR), 0);
     signal(SIGUSR1, on_signal);
+    signal(SIGUSR2, on_end);
     pthread_t thread;
     for (int i = 0; i < atoi(argv[2]); i++) pthread_create(&thread, NULL, spawn, NULL);
     puts("READY");
@@ -86,11 +91,24 @@ class Churn:
         """Handles stops as a session without split points does, until the condition holds."""
         deadline = time.monotonic() + timeout_s
         while not until():
-            assert time.monotonic() < deadline, f"{what}: {self.states()}, {self.threads.pending}"
+            assert time.monotonic() < deadline, f"{what}: {thread_states(self.pid)}, {self.threads.threads}"
             stop = self.threads.next()
             if stop is None:
                 time.sleep(0.001)
             elif stop.kind != "exit":
+                self.threads.resume(stop.tid, stop.detail if stop.kind == "signal" else 0)
+
+    def await_end(self) -> Stop:
+        """The stop that tells of the end; others on the way are handled."""
+        deadline = time.monotonic() + 20.0
+        while True:
+            stop = self.threads.next()
+            if stop is None:
+                assert time.monotonic() < deadline, f"no end: {thread_states(self.pid)}, {self.threads.threads}"
+                time.sleep(0.001)
+            elif stop.kind == "exit":
+                return stop
+            else:
                 self.threads.resume(stop.tid, stop.detail if stop.kind == "signal" else 0)
 
     def goes_on(self) -> None:
@@ -225,18 +243,8 @@ def test_end_while_running(churn):
     churn.threads.seize()
     churn.threads.resume_all()
     os.kill(churn.pid, signal.SIGKILL)
-    ends: list[Stop] = []
-
-    def ended() -> bool:
-        stop = churn.threads.next()
-        if stop is not None and stop.kind == "exit":
-            ends.append(stop)
-        elif stop is not None:
-            churn.threads.resume(stop.tid, stop.detail if stop.kind == "signal" else 0)
-        return bool(ends)
-
-    poll_until(ended, "the end is told")
-    assert exit_code(ends[0].detail) == 137 and churn.threads.exit_status == ends[0].detail and not churn.threads.threads
+    end = churn.await_end()
+    assert exit_code(end.detail) == 137 and churn.threads.exit_status == end.detail and not churn.threads.threads
 
 
 def test_end_while_stopped(churn):
@@ -245,8 +253,71 @@ def test_end_while_stopped(churn):
     os.kill(churn.pid, signal.SIGKILL)
     churn.threads.resume_all()
     churn.threads.stop_all()
-    poll_until(lambda: churn.threads.next() is not None or churn.threads.exit_status is not None, "the end is told")
-    assert churn.threads.exit_status is not None
+    assert exit_code(churn.await_end().detail) == 137
+
+
+def test_main_thread_ends_first(churn_program, tmp_path):
+    """A program whose main thread has ended, before or after the seizing, is stopped, resumed and left like any other."""
+    for is_late in (False, True):
+        churn = Churn(churn_program, tmp_path, 2)
+        if is_late:
+            churn.threads.seize()
+            churn.threads.resume_all()
+        os.kill(churn.pid, signal.SIGUSR2)
+        poll_until(lambda churn=churn: thread_states(churn.pid)[churn.pid] == "Z" or churn.threads.next(), "main has ended")
+        for _ in range(3):
+            churn.threads.seize()
+            churn.threads.resume_all()
+            churn.goes_on()
+            churn.threads.stop_all()
+            assert churn.states() == {"t", "Z"}
+        churn.threads.detach()
+        start = churn.word(0)
+        poll_until(lambda churn=churn, start=start: churn.word(0) > start + 50, "threads run")
+        churn.close()
+
+
+def test_main_thread_ends_first_and_then_all(churn_program, tmp_path):
+    """When the others end too, the end of the process is told with its status."""
+    churn = Churn(churn_program, tmp_path, 2)
+    churn.threads.seize()
+    churn.threads.resume_all()
+    os.kill(churn.pid, signal.SIGUSR2)
+    churn.pump(lambda: thread_states(churn.pid)[churn.pid] == "Z", "main has ended")
+    churn.threads.stop_all()
+    os.kill(churn.pid, signal.SIGKILL)
+    churn.threads.resume_all()
+    assert exit_code(churn.await_end().detail) == 137
+    churn.close()
+
+
+def test_remote_system_calls_of_a_stopped_program(churn):
+    """A program in a group-stop that has made system calls for us is still in its group-stop afterwards."""
+    os.kill(churn.pid, signal.SIGSTOP)
+    poll_until(lambda: churn.states() == {"T"}, "it is stopped")
+    churn.threads.seize()
+    remote = RemoteSyscalls(churn.threads, Ledger(), syscall_instruction(churn.pid))
+    for tid in list(churn.threads.threads):
+        with remote.borrow(tid) as thread:
+            assert thread.call("getpid") == churn.pid
+    before = churn.word(0)
+    churn.threads.resume_all()
+    churn.pump(lambda: not churn.threads.running or all(t.is_running for t in churn.threads.threads.values()), "all wait")
+    assert churn.word(0) == before
+    os.kill(churn.pid, signal.SIGCONT)
+    churn.goes_on()
+
+
+def test_killed_in_a_remote_system_call(churn):
+    """A process of many threads that is killed while one of them is borrowed is TraceeGone, and its end is told."""
+    churn.threads.seize()
+    remote = RemoteSyscalls(churn.threads, Ledger(), syscall_instruction(churn.pid))
+    with pytest.raises(TraceeGone), remote.borrow(churn.pid) as thread:
+        os.kill(churn.pid, signal.SIGKILL)
+        for _ in range(1000):
+            thread.call("getpid")
+    churn.threads.resume_all()
+    assert exit_code(churn.await_end().detail) == 137
 
 
 def test_somebody_else_traces_it(churn):
