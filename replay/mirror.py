@@ -88,7 +88,7 @@ class Mirror:
         self._map(self.layout)
         self._place_room()
         self._set_mm()
-        self.vessel.seal()
+        self.vessel.seal(self.serves_kernel)
         self._buffer = memoryview(bytearray(CHUNK))
         self._buffer_at = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
         self._zeros = ctypes.create_string_buffer(NATIVE_ZERO_NBYTES)
@@ -133,9 +133,11 @@ class Mirror:
 
     def _make_userfaultfd(self) -> int:
         """With faults of the kernel's own, for system calls that run in the mirror; without privilege there are none."""
+        self.serves_kernel = True
         try:
             return self.vessel.call("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK)
         except PermissionError:
+            self.serves_kernel = False
             return self.vessel.call("userfaultfd", userfaultfd.O_CLOEXEC_NONBLOCK | userfaultfd.USER_MODE_ONLY)
 
     def _set_mm(self) -> None:

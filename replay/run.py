@@ -102,15 +102,24 @@ class Runner:
         self.next_livelock_look, self.early_status = self.started + livelock.FIRST_LOOK_S, 0
         self.yields, self.asleep_since, self.last_beat = 0, 0.0, self.started
         self.mirror.begin()
-        self._arm_return(call.return_address)
-        if call.xstate != self._xstate:
-            ptrace.set_xstate(self.tid, call.xstate)
-        regs.orig_rax = NO_SYSCALL
-        ptrace.set_registers(self.tid, regs)
-        ptrace.resume(self.tid)
+        self._enter(call, regs)
         regs = self._until_return()
         self._xstate = ptrace.xstate(self.tid)
         return regs, self._xstate
+
+    def _enter(self, call: wire.Call, regs: Registers) -> None:
+        """Sets the mirror's thread going at the function's entry."""
+        regs.orig_rax = NO_SYSCALL
+        try:
+            self._arm_return(call.return_address)
+            if call.xstate != self._xstate:
+                ptrace.set_xstate(self.tid, call.xstate)
+            ptrace.set_registers(self.tid, regs)
+        except OSError:
+            # The kernel takes no registers that this CPU cannot have.
+            self._xstate = b""
+            raise CallFailed("refused:registers") from None
+        ptrace.resume(self.tid)
 
     def _arm_return(self, address: int) -> None:
         if address != self._return_address:

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 from radium.core.mapping import MAP_ANONYMOUS
@@ -27,40 +28,35 @@ class Limits:
     max_memory_nbytes: int | None = None
 
 
-def enter(limits: Limits) -> list[str]:
-    """In the child, before the vessel is executed. Returns what could not be done (an unprivileged acceptor)."""
+def enter(limits: Limits) -> None:
+    """In the child, before the vessel is executed."""
     namespaces.die_with_parent(signal.SIGKILL)
     # Out of the reach of the signals that a terminal sends to our group, and without a descriptor of ours.
     os.setsid()
     namespaces.close_descriptors_at_exec()
-    missing = _unshare_all()
+    _unshare_all()
     namespaces.set_oom_score(1000)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if limits.max_memory_nbytes is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (limits.max_memory_nbytes, limits.max_memory_nbytes))
-    return missing
 
 
-def _unshare_all() -> list[str]:
-    missing = []
-    for name, flag in (
-        ("network", namespaces.NEWNET),
-        ("mount", namespaces.NEWNS),
-        ("ipc", namespaces.NEWIPC),
-        ("uts", namespaces.NEWUTS),
-    ):
-        try:
+def _unshare_all() -> None:
+    """As far as we may: `radium doctor` says which namespaces an unprivileged acceptor lacks."""
+    for flag in (namespaces.NEWNET, namespaces.NEWNS, namespaces.NEWIPC, namespaces.NEWUTS):
+        with suppress(OSError):
             namespaces.unshare(flag)
-        except OSError:
-            missing.append(name)
-    return missing
 
 
-def filter_for(own_addresses: tuple[int, ...]) -> bytes:
-    """The mirror's filter. What is not harmless stops the mirror thread, and the runner decides."""
+def filter_for(own_addresses: tuple[int, ...], serves_kernel: bool) -> bytes:
+    """The mirror's filter. What is not harmless stops the mirror thread, and the runner decides.
+
+    serves_kernel: whether pages that a system call misses are brought too; where they are not (no CAP_SYS_PTRACE, and
+    vm.unprivileged_userfaultfd=0) harmless calls would fail there with EFAULT, and so none of them runs there.
+    """
     memory = [seccomp.Rule(NUMBERS[name]) for name in ("munmap", "mprotect", "mremap", "madvise", "brk")]
     return seccomp.build(
-        harmless=[NUMBERS[name] for name in syscalls.HARMLESS],
+        harmless=[NUMBERS[name] for name in syscalls.HARMLESS] if serves_kernel else [],
         own_addresses=own_addresses,
         own=[
             *memory,

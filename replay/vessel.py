@@ -147,11 +147,14 @@ class Vessel:
         self.call("close", fd)
         return ours
 
-    def seal(self) -> None:
-        """From here on nothing in this process can reach outside of its memory, nor can we make it."""
+    def seal(self, serves_kernel: bool) -> None:
+        """From here on nothing in this process can reach outside of its memory, nor can we make it.
+
+        serves_kernel: see sandbox.filter_for.
+        """
         header, empty = sandbox.NO_CAPABILITIES
         self.memory.write(self.scratch, header + empty)
-        program = sandbox.filter_for(self.own_addresses)
+        program = sandbox.filter_for(self.own_addresses, serves_kernel)
         self.memory.write(self.scratch + 64, struct.pack("<HxxxxxxQ", len(program) // 8, self.scratch + 80) + program)
         self.call("capset", self.scratch, self.scratch + len(header))
         self.call("prctl", namespaces.PR_SET_NO_NEW_PRIVS, 1)

@@ -88,13 +88,13 @@ class Acceptors:
 
     # Losing
 
-    def lose(self, why: str) -> None:
-        """The connection is of no use any more."""
+    def lose(self, why: str, *, is_there: bool = False) -> None:
+        """The connection is of no use any more. is_there: the acceptor is not gone, and may be asked at once."""
         if self.channel is None:
             return
         self.channel.close()
         self.channel = None
-        self._next_try = time.monotonic() + RETRY_S
+        self._next_try = time.monotonic() + (0 if is_there else RETRY_S)
         self._said = why
         self.say(f"acceptor lost: {why}; calls run at home until there is one")
 

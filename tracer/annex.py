@@ -39,11 +39,14 @@ SA_RESTART = 0x10000000
 SA_NODEFER = 0x40000000
 
 _KERNEL_SIGACTION = struct.Struct("<4Q")  # handler, flags, restorer, mask
+_QUAD = struct.Struct("<Q")
 _ROW = struct.Struct("<2Q")  # entry+1, copy
 _DATA = struct.Struct("<QQQ32x")  # old handler, size of the annex, mask of SIGTRAP, SIG_DFL as a kernel sigaction
 _DATA_OFFSETS = {"base": 0, "old_handler": 0, "nbytes": 8, "trap_mask": 16, "default_action": 24}
 _CODE_OFFSET = 0x40
 _TABLE_OFFSET = 0x200
+# The park loop, and the place of `syscall` in it.
+PARK_NBYTES, PARK_SYSCALL = 12, 5
 
 
 # Assembled by hand: bytes, then the instruction; @label stands for its rel32. On entry rdi = signo, rsi = siginfo,
@@ -54,12 +57,15 @@ handler:
     81 7e 08 80 00 00 00    ; cmp dword [rsi+8], SI_KERNEL
     0f 85 @not_an_entry     ; jne not_an_entry          si_code: int3 has this one, kill() never
     4c 8d 05 @table         ; lea r8, [table]
+    4c 8d 48 01             ; lea r9, [rax+1]
 next_row:
     49 8b 08                ; mov rcx, [r8]
     48 85 c9                ; test rcx, rcx
     0f 84 @not_an_entry     ; jz not_an_entry
     48 39 c1                ; cmp rcx, rax
     0f 84 @found            ; je found
+    4c 39 c9                ; cmp rcx, r9               radium had put the thread back to its breakpoint when it died
+    0f 84 @leave            ; je leave
     49 83 c0 10             ; add r8, 16
     e9 @next_row            ; jmp next_row
 found:
@@ -76,7 +82,7 @@ not_an_entry:               ; In the annex itself (parked, or in a copy): sent b
 
     81 7e 08 80 00 00 00    ; cmp dword [rsi+8], SI_KERNEL
     0f 85 @chain            ; jne chain
-    80 78 ff cc             ; cmp byte [rax-1], 0xcc    no int3 there: radium had passed it already when it died
+    80 78 ff cc             ; cmp byte [rax-1], 0xcc    no int3 there any more: it was withdrawn
     0f 85 @leave            ; jne leave
 chain:
     48 8b 0d @old_handler   ; mov rcx, [old_handler]    not radium's: what would have happened without it
@@ -185,6 +191,11 @@ class Annex:
         self._pending: list[tuple[int, bytes]] = []
         data = _DATA.pack(old_handler, nbytes, 1 << (SIGTRAP - 1))
         self._put(base, data.ljust(_CODE_OFFSET, b"\0") + _CODE)
+
+    def chain_to(self, old_handler: int, old_flags: int) -> None:
+        """What is not radium's goes there; before, the annex knows of no handler but the default."""
+        self.old_handler, self._old_flags = old_handler, old_flags
+        self._put(self.range.start, _QUAD.pack(old_handler))
 
     @property
     def handler(self) -> Addr:

@@ -15,8 +15,8 @@ from radium.core.mapping import Mapping
 from radium.core.pages import Run, normalise, offset_in, subtract
 from radium.core.regs import Registers
 from radium.errors import NotPossible, RemoteFault
-from radium.linux import ptrace, vm
-from radium.tracer.annex import SIGTRAP, Annex
+from radium.linux import procfs, ptrace, vm
+from radium.tracer.annex import PARK_SYSCALL, SIGTRAP, Annex
 from radium.tracer.entry import MAX_INSTRUCTION_NBYTES, Emulator, FirstInstruction, compile_emulation, decode_first
 from radium.tracer.ledger import AnnexPlan, Armed, Ledger, Plan
 from radium.tracer.remote_syscall import RemoteSyscalls
@@ -31,8 +31,6 @@ REACH = 1 << 30
 SIGACTION_NBYTES = 32
 MAP_FIXED_NOREPLACE_ANONYMOUS = 0x100000 | 0x22
 LOWEST = 0x110000
-# `syscall` in the park loop: mov eax, 34 is 5 bytes.
-PARK_SYSCALL = 5
 
 
 @dataclass
@@ -71,6 +69,7 @@ class Breakpoints:
         self.annexes: list[Annex] = []
         self._points: dict[int, Breakpoint] = {}
         self._old_action = b""
+        self._unblocked: dict[int, int] = {}
 
     def at(self, entry: int) -> Breakpoint | None:
         return self._points.get(entry)
@@ -95,6 +94,7 @@ class Breakpoints:
                 refused[entry] = str(error)
         self._write_annexes()
         self._points.update((point.entry, point) for point in points)
+        self.threads.statuses.entries.update(self._points)
         self._note()
         for point in points:
             self.memory.write(point.entry, bytes([INT3]))
@@ -131,34 +131,50 @@ class Breakpoints:
         return self._map_annex(entry, mappings)
 
     def _map_annex(self, entry: int, mappings: Sequence[Mapping]) -> Annex:
+        """Only the first call is made from elsewhere: in the annex, a thread whose radium dies parks."""
         base = _free_place(mappings, self.reserved, entry)
         remote = self._remote()
         data = base + ANNEX_NBYTES
         tid = self._any_thread()
         with remote.borrow(tid) as thread:
-            thread.call("mmap", base, ANNEX_MAPPED_NBYTES, 3, MAP_FIXED_NOREPLACE_ANONYMOUS, -1, 0)
+            thread.call("mmap", base, ANNEX_MAPPED_NBYTES, 5, MAP_FIXED_NOREPLACE_ANONYMOUS, -1, 0)
+            annex = Annex(base, ANNEX_NBYTES)
+            self.memory.write(base, annex.image())
+            self.annexes.append(annex)
+            self._note()
+            remote.gadget = thread.gadget = self.annexes[0].park + PARK_SYSCALL
+            thread.call("mprotect", data, PAGE_SIZE, 3)
             thread.call("rt_sigaction", SIGTRAP, 0, data, 8)
-        old = self.memory.read(data, SIGACTION_NBYTES)
-        handler, flags = (int.from_bytes(old[i : i + 8], "little") for i in (0, 8))
-        annex = Annex(base, ANNEX_NBYTES, old_handler=handler, old_flags=flags)
-        self.memory.write(base, annex.image())
-        self.memory.write(data, annex.kernel_sigaction())
-        self._old_action = self._old_action or old
-        self.annexes.append(annex)
-        self._note()
-        with remote.borrow(tid) as thread:
-            thread.call("mprotect", base, ANNEX_MAPPED_NBYTES, 5)
+            old = self.memory.read(data, SIGACTION_NBYTES)
+            handler, flags = (int.from_bytes(old[i : i + 8], "little") for i in (0, 8))
+            annex.chain_to(handler, flags)
+            self._write_annexes()
+            self._old_action = self._old_action or old
+            self._note()
+            self.memory.write(data, annex.kernel_sigaction())
             thread.call("rt_sigaction", SIGTRAP, data, 0, 8)
-        remote.gadget = self.annexes[0].park + PARK_SYSCALL
         return annex
+
+    def keep_handler(self, tid: int) -> None:
+        """A thread met a breakpoint; if it blocked SIGTRAP, that has taken our handler away and unblocked it (annex.py, Beware)."""
+        if not self.annexes or not ptrace.signal_mask(tid) or self._is_caught():
+            return
+        self._unblocked[tid] = ptrace.signal_mask(tid)
+        self._note()
+        with self._remote().borrow(tid) as thread:
+            thread.call("rt_sigaction", SIGTRAP, self.annexes[-1].range.end, 0, 8)
+
+    def _is_caught(self) -> bool:
+        return bool(int(procfs.status(self.pid)["SigCgt"], 16) & 1 << (SIGTRAP - 1))
 
     def _remote(self) -> RemoteSyscalls:
         assert self.remote is not None
         return self.remote
 
     def _any_thread(self) -> int:
-        """A stopped thread whose registers may be borrowed."""
-        return next(iter(self.threads.threads))
+        """A stopped thread, if possible one that has nothing else to do first."""
+        stopped = [thread for thread in self.threads.threads.values() if not thread.is_running and not thread.is_guest]
+        return min(stopped, key=lambda thread: not thread.is_free).tid
 
     def _write_annexes(self) -> None:
         for annex in self.annexes:
@@ -181,10 +197,20 @@ class Breakpoints:
             regs.rip = point.copy
         ptrace.set_registers(tid, regs)
 
+    def leave_copy(self, tid: int) -> None:
+        """The thread is about to enter a signal's handler, from which it must not come back into an annex: that may be gone."""
+        regs = ptrace.registers(tid)
+        annex = next((annex for annex in self.annexes if regs.rip in annex.range), None)
+        target = annex.resume_address(regs.rip) if annex else None
+        if target is not None:
+            regs.rip = target
+            ptrace.set_registers(tid, regs)
+
     def forget(self, entries: Sequence[int]) -> None:
         """These breakpoints went with the memory that they were in."""
         for entry in entries:
             self._points.pop(entry, None)
+        self.threads.statuses.entries.difference_update(entries)
         self._note()
 
     def _note(self) -> None:
@@ -200,6 +226,7 @@ class Breakpoints:
                 for a in self.annexes
             ],
             self._old_action,
+            list(self._unblocked.items()),
         )
 
     # Memory as the program sees it

@@ -71,15 +71,30 @@ def _registers(answer: wire.Returned) -> Registers:
         raise Conflict("an answer without registers") from None
 
 
-def apply(record: CommitRecord, ledger: Ledger, pid: int, remote: RemoteSyscalls | None, memory: vm.ForcedMemory) -> None:
-    """Does the commit; may be repeated. The thread is stopped. Raises TraceeGone."""
+def apply(
+    record: CommitRecord,
+    ledger: Ledger,
+    pid: int,
+    remote: RemoteSyscalls | None,
+    memory: vm.ForcedMemory,
+    *,
+    again: bool = False,
+) -> None:
+    """Does the commit. The thread is stopped. Raises TraceeGone, Conflict (nothing was changed), JobFailed.
+
+    again: the commit was begun before, and nobody knows how far it came: what has been done already is passed over.
+    """
     if record.journal:
         assert remote is not None
         with remote.borrow(record.tid) as thread:
-            _repeat_all(thread, record.journal)
+            if again:
+                _repeat_again(thread, record.journal)
+            else:
+                _repeat_all(thread, record.journal)
     write_pages(pid, wire.runs(record.dirty), ledger, memory)
     if record.xstate:
         ptrace.set_xstate(record.tid, record.xstate)
+    ptrace.set_signal_mask(record.tid, record.mask)
     ptrace.set_registers(record.tid, Registers.unpack(record.registers))
 
 
@@ -95,6 +110,16 @@ def _repeat_all(thread: Borrowed, journal: Sequence[LayoutCall]) -> None:
         except OSError as error:
             _undo(thread, journal[:number], brk)
             raise Conflict(f"the tracee is refused a memory call that its mirror made ({error.strerror})") from None
+
+
+def _repeat_again(thread: Borrowed, journal: Sequence[LayoutCall]) -> None:
+    """A call that was made before finds its mapping there (EEXIST), moved (EFAULT) or gone by a later one (ENOMEM)."""
+    for call in journal:
+        try:
+            _repeat(thread, call)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.EFAULT, errno.ENOMEM):
+                raise
 
 
 def _undo(thread: Borrowed, done: Sequence[LayoutCall], brk: int) -> None:
@@ -115,24 +140,17 @@ def _replaces(call: LayoutCall) -> bool:
 def _repeat(thread: Borrowed, call: LayoutCall) -> None:
     """The mirror's memory call, at the same addresses, in the tracee."""
     a = call.arguments
-    try:
-        if call.name == "mmap":
-            flags = a[3] if _replaces(call) else a[3] & ~MAP_FIXED | MAP_FIXED_NOREPLACE
-            thread.call("mmap", call.result, a[1], a[2], flags, -1, 0)
-        elif call.name == "mremap":
-            if call.result == a[0]:
-                thread.call("mremap", a[0], a[1], a[2], 0)
-            else:
-                thread.call("mremap", a[0], a[1], a[2], MREMAP_MAYMOVE | MREMAP_FIXED, call.result)
-        elif call.name == "brk":
-            if thread.call("brk", call.result) != call.result:
-                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-        else:
-            thread.call(call.name, *a[:3])
-    except OSError as error:
-        # Only when a commit is done again: the mapping is there already, or has moved already.
-        if error.errno not in (errno.EEXIST, errno.EFAULT):
-            raise
+    if call.name == "mmap":
+        flags = a[3] if _replaces(call) else a[3] & ~MAP_FIXED | MAP_FIXED_NOREPLACE
+        thread.call("mmap", call.result, a[1], a[2], flags, -1, 0)
+    elif call.name == "mremap":
+        moves = call.result != a[0]
+        thread.call("mremap", *a[:3], MREMAP_MAYMOVE | MREMAP_FIXED if moves else 0, call.result)
+    elif call.name == "brk":
+        if thread.call("brk", call.result) != call.result:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    else:
+        thread.call(call.name, *a[:3])
 
 
 def write_pages(pid: int, runs: Sequence[Run], ledger: Ledger, memory: vm.ForcedMemory) -> None:

@@ -2,25 +2,28 @@
 
 It is forked before anything is changed in the tracee, in a session of its own so that a terminal's or a group's signals
 do not reach it, and waits on a pipe whose other end only radium has. End of file without a word means that radium died:
-then the ledger says what a commit in progress still has to do, which thread's registers are borrowed, and what there is to withdraw.
+then the ledger says what a commit in progress still has to do, which thread's registers are borrowed, and what there is to
+withdraw.
 
 Until it gets there the tracee lives on through the annex's SIGTRAP handler (annex.py). What remains is said in ARCHITECTURE.md.
 """
 
 import os
+import select
 import signal
+from contextlib import suppress
 
-from radium.errors import RadiumError
+from radium.errors import RadiumError, TraceeGone
 from radium.linux import ptrace, vm
 from radium.tracer import commit
 from radium.tracer.ledger import Ledger, Plan
-from radium.tracer.remote_syscall import RemoteSyscalls
-from radium.tracer.stops import Threads
-from radium.tracer.withdraw import StillInside, syscall_instruction, withdraw
+from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
+from radium.tracer.stops import OPTIONS, Threads
+from radium.tracer.withdraw import is_parked, leave_handlers, withdraw
 
 _DISMISSED = b"."
-# Threads that are inside of the handler are let run on and stopped again, so often.
-_ATTEMPTS = 1000
+# A thread that sleeps in vfork is stopped when its child, which is not traced then, has left the memory.
+_OPTIONS = OPTIONS & ~(ptrace.O_VFORK | ptrace.O_VFORK_DONE)
 
 
 class Guardian:
@@ -28,10 +31,12 @@ class Guardian:
 
     def __init__(self, ledger: Ledger) -> None:
         reading, self._pipe = os.pipe()
+        radium = os.pidfd_open(os.getpid())
         self.pid = os.fork()
         if self.pid == 0:
-            _guard(reading, self._pipe, ledger)
+            _guard(reading, self._pipe, radium, ledger)
         os.close(reading)
+        os.close(radium)
 
     def dismiss(self) -> None:
         """The tracee is as it was found, or gone."""
@@ -41,57 +46,69 @@ class Guardian:
             self._pipe = -1
 
 
-def _guard(reading: int, writing: int, ledger: Ledger) -> None:
+def _guard(reading: int, writing: int, radium: int, ledger: Ledger) -> None:
     """In the child; does not return."""
     code = 0
     try:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         os.close(writing)
-        _close_all_but(reading)
+        _close_all_but(reading, radium)
         if os.read(reading, 1) != _DISMISSED:
+            _await_end(radium)
             put_right(ledger)
     except RadiumError:
-        # The tracee has ended meanwhile, and nobody is left to be told anything else.
+        # Nobody is left to be told anything.
         code = 1
     finally:
         os._exit(code)
 
 
-def _close_all_but(kept: int) -> None:
+def _close_all_but(*kept: int) -> None:
     """Among them radium's connections, which must close when radium is gone."""
     null = os.open("/dev/null", os.O_RDWR)
     for fd in range(3):
         os.dup2(null, fd)
-    os.closerange(3, kept)
-    os.closerange(kept + 1, 1 << 16)
+    start = 3
+    for fd in sorted(kept):
+        os.closerange(start, fd)
+        start = fd + 1
+    os.closerange(start, 1 << 16)
+
+
+def _await_end(radium: int) -> None:
+    """A dying process closes its files first and lets go of its tracees later; then its pidfd becomes readable."""
+    poll = select.poll()
+    poll.register(radium, select.POLLIN)
+    poll.poll()
 
 
 def put_right(ledger: Ledger) -> None:
-    """Finishes a commit, gives back borrowed registers, takes out all that is radium's. Raises TraceeGone, NotPossible."""
+    """Finishes a commit, gives back borrowed registers, takes out all that is radium's. Raises NotPossible."""
     plan = ledger.plan()
     if plan is None:
         return
-    threads = Threads(plan.pid)
+    for pid in (ledger.child(), plan.pid):
+        if pid:
+            with suppress(TraceeGone):
+                _put_right(Threads(pid, options=_OPTIONS), plan, ledger)
+
+
+def _put_right(threads: Threads, plan: Plan, ledger: Ledger) -> None:
+    threads.statuses.entries = {point.address for point in plan.armed}
     threads.seize()
+    leave_handlers(threads, plan)
     record, borrowed = ledger.commit(), ledger.borrowed()
-    if record is not None and record.tid in threads.threads:
+    if record is not None and is_parked(threads, plan, record.tid):
         memory = vm.ForcedMemory(plan.pid)
-        commit.apply(record, ledger, plan.pid, RemoteSyscalls(threads, ledger, syscall_instruction(plan.pid)), memory)
+        remote = RemoteSyscalls(threads, ledger, plan.annexes[0].gadget)
+        commit.apply(record, ledger, plan.pid, remote, memory, again=True)
         memory.close()
     elif borrowed is not None and borrowed[0] in threads.threads:
         tid, regs, mask = borrowed
-        ptrace.set_registers(tid, regs)
-        ptrace.set_signal_mask(tid, mask)
-    _withdraw_all(threads, plan, ledger)
+        if ptrace.signal_mask(tid) == ALL_SIGNALS:
+            ptrace.set_signal_mask(tid, mask)
+        if is_parked(threads, plan, tid):
+            ptrace.set_registers(tid, regs)
+    withdraw(threads, plan, ledger)
     threads.detach()
-
-
-def _withdraw_all(threads: Threads, plan: Plan, ledger: Ledger) -> None:
-    for _ in range(_ATTEMPTS):
-        try:
-            withdraw(threads, plan, ledger)
-            return
-        except StillInside:
-            threads.resume_all()
-            threads.stop_all()

@@ -9,12 +9,12 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from radium.core.mapping import Mapping
 from radium.core.regs import Registers
-from radium.errors import NotPossible, RadiumError, RemoteFault, TraceeGone
+from radium.errors import NotPossible, RadiumError, TraceeGone
 from radium.linux import procfs, ptrace, vm
 from radium.live import Console
 from radium.profiles.schema import Profile
@@ -22,7 +22,7 @@ from radium.report import ProcessReport, Report
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.admission import admit, check_program
 from radium.tracer.guardian import Guardian
-from radium.tracer.ledger import Ledger
+from radium.tracer.ledger import Ledger, Plan
 from radium.tracer.loader import loader_trap
 from radium.tracer.resolve import Resolver, SplitPoint
 from radium.tracer.session import PagesLeft, Session
@@ -30,7 +30,7 @@ from radium.tracer.split import Split
 from radium.tracer.stops import OPTIONS, Stop, Threads, exit_code
 from radium.tracer.tracee import Tracee
 from radium.tracer.wakeups import Wakeups
-from radium.tracer.withdraw import withdraw
+from radium.tracer.withdraw import let_go, withdraw
 
 IDLE_S = 0.25
 
@@ -64,6 +64,8 @@ class Job:
         self.has_split = False
         self.pages_left: list[PagesLeft] = []
         self._said: set[str] = set()
+        self._poll = select.poll()
+        self._poll.register(wakeups.fd, select.POLLIN)
 
     # The two ways in
 
@@ -76,11 +78,22 @@ class Job:
         self._guard()
         self.threads = Threads(pid)
         with self._leaving_on_error():
-            self.threads.seize()
-            self._enter()
-            self.threads.resume_all()
-            self.console.event(f"attached to PID {pid}: {len(self.splits)} split points")
+            self._seize()
             self._loop()
+
+    def _seize(self) -> None:
+        """All threads, and what there is to arm. A tracee that ends or execs meanwhile is the loop's business."""
+        try:
+            self.threads.seize()
+            if self.threads.is_over:
+                return
+            self._enter()
+        except TraceeGone:
+            return
+        finally:
+            self.threads.resume_all()
+        self.wakeups.start_clock()
+        self.console.event(f"attached to PID {self.threads.pid}: {len(self.splits)} split points")
 
     def run(self, command: Sequence[str]) -> int:
         """Starts the program; its exit code as a shell tells it. Raises NotPossible, UsageError."""
@@ -103,7 +116,8 @@ class Job:
             yield
         except BaseException:
             if self.status is None:
-                self._leave()
+                with suppress(TraceeGone):
+                    self._leave()
             raise
 
     # Entering a program
@@ -171,6 +185,8 @@ class Job:
                     self._say_once(f"{split.where}: Python splits are not in this version")
                 elif split.policy == "auto":
                     self._say_once(f"{split.where}: policy = \"auto\" is not in this version; the guard alone decides")
+                elif not split.outermost:
+                    self._say_once(f"{split.where}: outermost = false is not in this version; inner calls go with the outer")
 
     def _is_possible(self, point: SplitPoint) -> bool:
         for key, value, what in (
@@ -193,25 +209,33 @@ class Job:
     # The loop
 
     def _loop(self) -> None:
-        poll = select.poll()
-        poll.register(self.wakeups.fd, select.POLLIN)
-        try:
-            while True:
-                stop = self.threads.next()
-                if stop is not None:
-                    self._handle(stop)
-                    self.update()
-                    if self.status is not None:
-                        return
-                elif self.wakeups.wants_end:
+        is_headless = False
+        while self.status is None:
+            try:
+                if is_headless or self.wakeups.wants_end:
                     self._leave()
                     return
-                else:
-                    self._idle(poll)
-        except TraceeGone:
-            self._await_end()
+                self._advance()
+            except TraceeGone:
+                # Its end is on the way, or what it has become by an exec.
+                self.threads.look()
+                is_headless = self.threads.is_headless
+                if is_headless:
+                    self._say_once("its main thread has ended before the others: they go on without us")
+                elif not self.threads.pending:
+                    self._idle()
 
-    def _idle(self, poll: select.poll) -> None:
+    def _advance(self) -> None:
+        """Handles one stop, or waits for one."""
+        stop = self.threads.next()
+        if stop is None:
+            self._idle()
+        else:
+            self._handle(stop)
+            self.update()
+
+    def _idle(self) -> None:
+        poll = self._poll
         channel = self.acceptors.channel
         if channel is None:
             self.acceptors.try_connect()
@@ -233,26 +257,14 @@ class Job:
         else:
             self.acceptors.lose("it ends the session")
 
-    def _await_end(self) -> None:
-        """The tracee is dying: its wait status is on the way."""
-        while self.status is None:
-            stop = self.threads.next()
-            if stop is not None and stop.kind == "exit":
-                self._on_exit(stop.detail)
-            elif stop is None:
-                poll = select.poll()
-                poll.register(self.wakeups.fd, select.POLLIN)
-                poll.poll(IDLE_S * 1000)
-                self.wakeups.read()
-                if not os.path.isdir(f"/proc/{self.threads.pid}"):
-                    self._on_exit(0)
-
     # Stops
 
     def _handle(self, stop: Stop) -> None:
         if stop.kind == "trap":
             self._on_trap(stop)
         elif stop.kind == "signal":
+            if self.tracee is not None:
+                self.tracee.breakpoints.leave_copy(stop.tid)
             self.threads.resume(stop.tid, stop.detail)
         elif stop.kind == "fork":
             self._let_go(stop.detail)
@@ -265,12 +277,15 @@ class Job:
             self.threads.resume(stop.tid)
 
     def _on_trap(self, stop: Stop) -> None:
-        regs = ptrace.registers(stop.tid)
-        entry = regs.rip - 1
+        entry = stop.detail
         point = self.tracee.breakpoints.at(entry) if self.tracee else None
         if point is None or self.tracee is None or self.session is None:
-            self._on_foreign_trap(stop, entry)
-        elif entry in self.splits and not self._is_guest(stop.tid):
+            # It has been withdrawn meanwhile, and the thread stands before it.
+            self.threads.resume(stop.tid)
+            return
+        self.tracee.breakpoints.keep_handler(stop.tid)
+        regs = ptrace.registers(stop.tid)
+        if entry in self.splits and not self._is_guest(stop.tid):
             self.session.on_trap(stop, point, self.splits[entry], regs)
         else:
             seen = regs.copy()
@@ -299,26 +314,14 @@ class Job:
         thread = self.threads.threads.get(tid)
         return thread is not None and thread.is_guest
 
-    def _on_foreign_trap(self, stop: Stop, entry: int) -> None:
-        """The program's own int3, or one of ours that was withdrawn after the thread had hit it."""
-        try:
-            is_there = vm.read(self.threads.pid, entry, 1) == b"\xcc"
-        except RemoteFault:
-            is_there = True
-        if is_there:
-            self.threads.resume(stop.tid, signal.SIGTRAP)
-            return
-        regs = ptrace.registers(stop.tid)
-        regs.rip = entry
-        ptrace.set_registers(stop.tid, regs)
-        self.threads.resume(stop.tid)
-
     def _on_notice(self) -> None:
         """The dynamic linker has mapped or unmapped something."""
         changes = self.resolver.resolve_new()
         if not changes.new and not changes.gone and set(self.resolver.undecided) == self.resolvers:
             return
         self.threads.stop_all()
+        if self.threads.is_over:
+            return
         gone = [point.address for point in changes.gone]
         self.tracee.breakpoints.forget(gone)
         for address in gone:
@@ -328,16 +331,8 @@ class Job:
         self.threads.resume_all()
 
     def _let_go(self, child: int) -> None:
-        """A forked child has copies of our breakpoints: they are taken out, and it goes its own way."""
-        threads = Threads(child)
-        threads.adopt(child)
-        threads.threads[child].is_running = False
-        try:
-            if self.tracee is not None:
-                withdraw(threads, self.tracee.breakpoints.plan(), self.ledger)
-            threads.detach()
-        except TraceeGone:
-            return
+        plan = Plan(child) if self.tracee is None else self.tracee.breakpoints.plan()
+        let_go(self.threads, child, plan, self.ledger)
 
     def _on_exec(self, tid: int) -> None:
         """Another program runs in this process: nothing of ours is in it yet."""
@@ -348,8 +343,7 @@ class Job:
             self.tracee = self.session = None
             self.acceptors.close()
             self._guard()
-        ptrace.resume_to_syscall(tid)
-        self.threads.wait_syscall(tid)
+        self.threads.settle(tid)
         try:
             check_program(pid)
             self._resolve(pid)
@@ -377,17 +371,20 @@ class Job:
         self.acceptors.close()
 
     def _leave(self) -> None:
-        """Detach: first no guest of the tracee's may be in its memory."""
+        """Detach. A thread that sleeps in vfork cannot be stopped, and is waited for. Raises TraceeGone."""
         self._note_pages()
         self.threads.stop_all()
-        while self.threads.has_guests:
+        while self.threads.sleeps_in_vfork:
             self.threads.resume_all()
-            stop = self.threads.next()
-            if stop is not None:
-                self._handle(stop)
+            self._advance()
+            self.threads.stop_all()
+        if self.threads.exit_status is not None:
+            self._on_exit(self.threads.exit_status)
+            return
         if self.tracee is not None:
             self.tracee.detach()
         else:
+            withdraw(self.threads, Plan(self.threads.pid), self.ledger)
             self.threads.detach()
             self.guardian.dismiss()
         self.acceptors.close()

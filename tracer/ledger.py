@@ -3,6 +3,7 @@
     0     seal           1 while there is a tracee that must be put right
     8     borrowed tid   0: no thread's registers are borrowed
     16    mask, registers of the borrowed thread
+    ...   child pid      a forked child that is being let go, 0 for none
     ...   place of the plan (MessagePack): what to withdraw at the end (withdraw.py)
     ...   place of the commit record, 0: no commit is under way; its pages are in the answer buffer (commit.py)
 
@@ -22,7 +23,8 @@ from radium.core.regs import FORMAT, Registers
 PLAN_ROOM = 1 << 20
 _SEAL, _TID, _MASK = 0, 8, 16
 _REGISTERS = 24
-_PLAN_A = _REGISTERS + FORMAT.size
+_CHILD = _REGISTERS + FORMAT.size
+_PLAN_A = _CHILD + 8
 _COMMIT_A = _PLAN_A + 8
 _PLAN = _COMMIT_A + 8
 _COMMIT = _PLAN + PLAN_ROOM
@@ -44,7 +46,7 @@ class Armed(msgspec.Struct, array_like=True):
 class AnnexPlan(msgspec.Struct, array_like=True):
     start: int
     end: int
-    gadget: int
+    gadget: int  # `syscall` in its park loop
     resume: list[tuple[int, int]]  # (address in the annex, where a thread found there goes on)
 
 
@@ -55,6 +57,7 @@ class Plan(msgspec.Struct, array_like=True):
     armed: list[Armed] = []
     annexes: list[AnnexPlan] = []
     old_action: bytes = b""  # the tracee's own kernel sigaction of SIGTRAP; empty: ours is not installed
+    unblocked: list[tuple[int, int]] = []  # (tid, signal mask): its mask, once the kernel had taken SIGTRAP from it
 
 
 class CommitRecord(msgspec.Struct, array_like=True):
@@ -65,6 +68,7 @@ class CommitRecord(msgspec.Struct, array_like=True):
     xstate: bytes
     journal: list[LayoutCall]
     dirty: bytes
+    mask: int = 0
 
 
 class Ledger:
@@ -118,6 +122,13 @@ class Ledger:
         if not tid:
             return None
         return tid, Registers.unpack(self._map[_REGISTERS : _REGISTERS + FORMAT.size]), mask
+
+    def note_child(self, pid: int) -> None:
+        """A forked child, which has the plan's changes too; 0: it has been let go."""
+        struct.pack_into("<Q", self._map, _CHILD, pid)
+
+    def child(self) -> int:
+        return int(struct.unpack_from("<Q", self._map, _CHILD)[0])
 
     def note_commit(self, record: CommitRecord) -> None:
         """From here on the commit will be finished, by us or by the guardian. Raises ValueError if it is too large to note."""

@@ -1,7 +1,8 @@
 """System calls made in the tracee by a thread of its that is stopped: registers and signal mask are borrowed, and given back.
 
 Two stops a call (PTRACE_SYSCALL into it and out of it), which shows results unambiguously and never lets the thread run
-a user instruction. All signals are blocked meanwhile; a SIGSTOP, which cannot be, is sent again afterwards.
+a user instruction. All signals are blocked meanwhile; a SIGSTOP, which cannot be, is sent again afterwards. A thread is
+given back at a plain stop, from where the kernel goes on with what it was doing: an interrupted system call is made again.
 Sources: ptrace(2) "Syscall-stops"; GOING_HOME.md 1.
 """
 
@@ -10,14 +11,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from radium.core.regs import NO_SYSCALL, Registers, restarting
+from radium.core.regs import NO_SYSCALL, Registers
 from radium.errors import JobFailed, NotPossible, TraceeGone
 from radium.linux import procfs, ptrace
 from radium.linux.libc import NUMBERS, syscall
+from radium.linux.signals import mask_of
 from radium.tracer.ledger import Ledger
-from radium.tracer.stops import OPTIONS, Threads
+from radium.tracer.stops import Threads
 
-ALL_SIGNALS = (1 << 64) - 1
+# As the kernel keeps it: these two cannot be blocked.
+ALL_SIGNALS = (1 << 64) - 1 & ~mask_of([signal.SIGKILL, signal.SIGSTOP])
 
 
 class RemoteSyscalls:
@@ -31,8 +34,9 @@ class RemoteSyscalls:
     @contextmanager
     def borrow(self, tid: int) -> "Iterator[Borrowed]":
         """The thread is stopped, and is as before when the block ends, however it ends."""
+        self.threads.free(tid)
         self._suspend_seccomp(tid)
-        regs, mask = restarting(ptrace.registers(tid)), ptrace.signal_mask(tid)
+        regs, mask = ptrace.registers(tid), ptrace.signal_mask(tid)
         self.ledger.note_borrowed(tid, regs, mask)
         ptrace.set_signal_mask(tid, ALL_SIGNALS)
         borrowed = Borrowed(self, tid, regs)
@@ -43,9 +47,9 @@ class RemoteSyscalls:
             self.ledger.note_returned()
 
     def _suspend_seccomp(self, tid: int) -> None:
-        """A filter of the tracee's would meet our calls too, and might kill. Raises NotPossible where it cannot be suspended."""
+        """A filter of the tracee's would meet our calls too, and might kill. Raises NotPossible if it cannot be suspended."""
         try:
-            ptrace.set_options(tid, OPTIONS | ptrace.O_SUSPEND_SECCOMP)
+            ptrace.set_options(tid, self.threads.options | ptrace.O_SUSPEND_SECCOMP)
         except OSError:
             if procfs.status(self.threads.pid, tid).get("Seccomp", "0") != "0":
                 raise NotPossible(
@@ -92,9 +96,10 @@ class Borrowed:
 
     def give_back(self, regs: Registers, mask: int) -> None:
         try:
-            ptrace.set_registers(self.tid, regs)
+            self.threads.settle(self.tid)
+            ptrace.set_options(self.tid, self.threads.options)
             ptrace.set_signal_mask(self.tid, mask)
-            ptrace.set_options(self.tid, OPTIONS)
+            ptrace.set_registers(self.tid, regs)
         except TraceeGone:
             return
         for number in self._held_back:

@@ -128,7 +128,7 @@ class Session:
         started = time.monotonic()
         try:
             threads.stop_all()
-            if tid not in threads.threads:
+            if tid not in threads.threads or threads.is_over:
                 return
             self._try(tid, split, regs, started)
         except AtHome as answer:
@@ -137,7 +137,7 @@ class Session:
             self._lose(str(error))
             self._run_at_home(tid, point, split, regs, "acceptor-lost")
         except Conflict as error:
-            self._lose(str(error))
+            self._lose(str(error), is_there=True)
             self._run_at_home(tid, point, split, regs, "conflict")
         except RemoteFault as error:
             self._lose(str(error))
@@ -148,8 +148,8 @@ class Session:
         finally:
             threads.resume_all()
 
-    def _lose(self, why: str) -> None:
-        self.acceptors.lose(why)
+    def _lose(self, why: str, *, is_there: bool = False) -> None:
+        self.acceptors.lose(why, is_there=is_there)
         self.tracee.home.forget_mirror()
 
     def _try(self, tid: int, split: Split, regs: Registers, started: float) -> None:
@@ -236,8 +236,9 @@ class Session:
                 continue
             if ready:
                 self.wakeups.read()
-                self._watch_tracee()
             now = time.monotonic()
+            if ready or now >= next_look:
+                self._watch_tracee()
             if now >= next_look and not recalled:
                 recalled = self._why_recall(away)
                 next_look = now + LOOK_S
@@ -251,11 +252,8 @@ class Session:
 
     def _watch_tracee(self) -> None:
         """Something stopped or ended while all threads are stopped: only an end matters now."""
-        stop = self.tracee.threads.next()
-        if stop is None:
-            return
-        self.tracee.threads.pending.appendleft(stop)
-        if stop.kind == "exit":
+        self.tracee.threads.look()
+        if self.tracee.threads.exit_status is not None:
             raise TraceeGone("ended during a call", where=f"pid {self.tracee.pid}")
 
     def _why_recall(self, away: Away) -> str:
@@ -332,14 +330,14 @@ class Session:
         regs = Registers.unpack(answer.registers)
         regs.orig_rax = NO_SYSCALL
         xstate = answer.xstate if answer.xstate != away.xstate else b""
-        record = CommitRecord(away.tid, regs.pack(), xstate, answer.journal, answer.dirty)
-        tracee.park(away.tid, away.regs)
-        ledger.note_commit(record)
-        home.expect(dirty)
+        mask = tracee.park(away.tid, away.regs)
+        record = CommitRecord(away.tid, regs.pack(), xstate, answer.journal, answer.dirty, mask)
         try:
+            ledger.note_commit(record)
+            home.expect(dirty)
             commit.apply(record, ledger, tracee.pid, tracee.remote, tracee.memory)
-        except Conflict:
-            ptrace.set_registers(away.tid, away.regs)
+        except Exception:
+            tracee.unpark(away.tid, away.regs, mask)
             raise
         finally:
             ledger.note_committed(nbytes)

@@ -2,28 +2,41 @@
 
 A thread is running, or stopped with a reason (`Stop`). What stops while all are being stopped is kept in `pending` and handed
 out by `next`, so no event is lost and none is handled twice.
+
+At every moment we may be killed, and then the kernel lets all threads go on from the registers that they have. A signal
+that stopped a thread is delivered then only if nobody has waited for the stop yet (wait_task_stopped, kernel/exit.c). So a
+thread that met a breakpoint is put back to it before its status is taken: it meets it again, and the annex's handler.
 Sources: ptrace(2), "Stopped states", "Group-stop", "Attaching and detaching"; signal(7).
 """
 
 import os
 import signal
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from radium.core.regs import NO_SYSCALL
 from radium.errors import NotPossible, TraceeGone
 from radium.linux import procfs, ptrace
+from radium.linux.libc import syscall
 
 OPTIONS = ptrace.O_SYSGOOD | ptrace.O_CLONE | ptrace.O_FORK | ptrace.O_VFORK | ptrace.O_VFORK_DONE | ptrace.O_EXEC
 _WALL = 0x40000000
+_PEEK = os.WEXITED | os.WSTOPPED | os.WNOWAIT | _WALL
 _GROUP_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+# kcmp(2)
+_KCMP_VM = 1
+# How often a wait for a thread, which SIGCHLD ends, looks whether there still is one.
+_LOOK_S = 0.002
 
 
 class Stop(NamedTuple):
     """Why a thread stopped, or that it ended.
 
-    kind: "trap" (int3), "signal" (about to be delivered), "fork" (detail: the child's pid; the child is stopped), "exec",
-    "exit" (detail: the wait status, tid: the process), "quiet" (nothing of interest: the thread is to be resumed).
+    kind: "trap" (it stands at the breakpoint `detail`), "signal" (about to be delivered), "fork" (detail: the child's pid;
+    the child is stopped), "exec", "exit" (detail: the wait status, tid: the process), "quiet" (nothing of interest: the
+    thread is to be resumed).
     """
 
     tid: int
@@ -31,68 +44,140 @@ class Stop(NamedTuple):
     detail: int = 0
 
 
+class Status(NamedTuple):
+    """A wait status. entry: the breakpoint that the thread met and has been put back to, 0 for none."""
+
+    tid: int
+    raw: int
+    entry: int = 0
+
+
+class Statuses:
+    """Wait statuses of everything that this process traces, each told once. `entries`: addresses of our breakpoints."""
+
+    def __init__(self) -> None:
+        self.entries: set[int] = set()
+        self._waiting: deque[Status] = deque()
+
+    def next(self) -> Status | None:
+        """The oldest that there is now. Never blocks. Raises ChildProcessError."""
+        while not self._waiting:
+            peeked = os.waitid(os.P_ALL, 0, _PEEK | os.WNOHANG)
+            if peeked is None:
+                return None
+            self._take(peeked)
+        return self._waiting.popleft()
+
+    def of(self, tid: int) -> Status:
+        """The next of this thread; blocks. Raises ChildProcessError when it has ended.
+
+        Others are taken meanwhile: the end of a process is told only when those of all its threads have been. So the end
+        of its main thread may be told much later, and a thread that is ending cannot be stopped: that one has to be seen.
+        """
+        while True:
+            for status in self._waiting:
+                if status.tid == tid:
+                    self._waiting.remove(status)
+                    return status
+            peeked = os.waitid(os.P_PID, tid, _PEEK | os.WNOHANG) or os.waitid(os.P_ALL, 0, _PEEK | os.WNOHANG)
+            if peeked is not None:
+                self._take(peeked)
+            elif signal.sigtimedwait([signal.SIGCHLD], _LOOK_S) is None and has_ended(tid):
+                raise ChildProcessError
+
+    def _take(self, peeked: os.waitid_result) -> None:
+        tid, entry = peeked.si_pid, 0
+        if peeked.si_code == os.CLD_TRAPPED and peeked.si_status == signal.SIGTRAP:
+            entry = self._put_back(tid)
+        try:
+            found, raw = os.waitpid(tid, _WALL | os.WNOHANG)
+        except ChildProcessError:
+            return
+        if found:
+            self._waiting.append(Status(tid, raw, entry if os.WIFSTOPPED(raw) else 0))
+
+    def _put_back(self, tid: int) -> int:
+        """To the breakpoint of ours that it has met, if that is why it stopped; its address."""
+        try:
+            if ptrace.signal_info(tid)[1] != ptrace.SI_KERNEL:
+                return 0
+            regs = ptrace.registers(tid)
+            if regs.rip - 1 not in self.entries:
+                return 0
+            regs.rip -= 1
+            regs.orig_rax = NO_SYSCALL
+            ptrace.set_registers(tid, regs)
+        except TraceeGone:
+            return 0
+        return regs.rip
+
+
 @dataclass
 class Thread:
     tid: int
     is_running: bool = True
+    is_free: bool = True  # stopped, it can be given other registers and goes on with them (not with a signal, not in a fork)
     is_group_stopped: bool = False
-    is_in_vfork: bool = False  # sleeps in the kernel until the child that shares its memory execs or ends
-    is_guest: bool = False  # such a child: another process in the tracee's memory
+    vfork_child: int = 0  # it sleeps in the kernel until this child, which shares its memory, execs or ends
+    is_guest: bool = False  # another process in the tracee's memory
 
 
 class Threads:
     """All threads of one process; every request comes from the thread of ours that made this object."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, statuses: Statuses | None = None, options: int = OPTIONS) -> None:
+        """statuses: those of other tracees of this process too, if there are any."""
         self.pid = pid
+        self.statuses = statuses or Statuses()
+        self.options = options
         self.threads: dict[int, Thread] = {}
         self.pending: deque[Stop] = deque()
         self.exit_status: int | None = None
-        self._is_stopping_all = False
-        self._early: dict[int, int] = {}  # children that stopped before their parent's event told of them
+        self._early: dict[int, Status] = {}  # children that stopped before their parent's event told of them
+        self._is_stopping = False
 
     # Seizing and letting go
 
     def seize(self) -> None:
         """All threads, those included that appear while we are at it; afterwards all are stopped. Raises NotPossible."""
-        while new := set(procfs.threads(self.pid)) - set(self.threads):
+        dead: set[int] = set()
+        while new := set(procfs.threads(self.pid)) - set(self.threads) - dead:
             for tid in sorted(new):
-                self._seize_one(tid)
+                if self._seize_one(tid):
+                    self.threads.setdefault(tid, Thread(tid))
+                else:
+                    dead.add(tid)
+        if not self.threads:
+            raise TraceeGone("process has ended", where=f"pid {self.pid}")
         self.stop_all()
 
-    def _seize_one(self, tid: int) -> None:
+    def _seize_one(self, tid: int) -> bool:
+        """False for a thread that has ended: the main one stays in the list as long as there are others."""
         try:
-            ptrace.seize(tid, OPTIONS)
+            ptrace.seize(tid, self.options)
+            return True
         except TraceeGone:
-            if tid == self.pid:
-                raise
+            return False
         except OSError as error:
+            # A thread that a seized one has just made is traced from its start.
             if self._is_ours(tid):
-                self.threads[tid] = Thread(tid)
-            elif self._is_alive(tid):
-                raise NotPossible(
-                    f"cannot be traced ({os.strerror(error.errno or 0)})", where=f"pid {self.pid}",
-                    advice="see what traces it (TracerPid in /proc/PID/status), or run radium as root",
-                ) from None  # fmt: skip
-        else:
-            self.threads[tid] = Thread(tid)
+                return True
+            if has_ended(tid):
+                return False
+            raise NotPossible(
+                f"cannot be traced ({os.strerror(error.errno or 0)})", where=f"pid {self.pid}",
+                advice="see what traces it (TracerPid in /proc/PID/status), or run radium as root",
+            ) from None  # fmt: skip
 
     def _is_ours(self, tid: int) -> bool:
-        """A thread that was born of one that we had seized is seized already."""
-        return self._status(tid).get("TracerPid") == str(os.getpid())
-
-    def _is_alive(self, tid: int) -> bool:
-        return self._status(tid).get("State", "X")[0] not in "ZX"
-
-    def _status(self, tid: int) -> dict[str, str]:
         try:
-            return procfs.status(self.pid, tid)
+            return procfs.status(self.pid, tid).get("TracerPid") == str(os.getpid())
         except TraceeGone:
-            return {}
+            return False
 
-    def adopt(self, tid: int) -> None:
-        """A thread that is seized already and running."""
-        self.threads[tid] = Thread(tid)
+    def adopt(self, tid: int, *, is_running: bool = True) -> None:
+        """A thread that is seized already."""
+        self.threads[tid] = Thread(tid, is_running)
 
     def detach(self) -> None:
         """Lets all threads go on; all are stopped."""
@@ -111,49 +196,74 @@ class Threads:
 
     @property
     def running(self) -> list[Thread]:
-        """Those that can run code of the tracee's."""
-        return [t for t in self.threads.values() if t.is_running and not t.is_in_vfork and not t.is_guest]
+        """Those that can be stopped and are not."""
+        return [t for t in self.threads.values() if t.is_running and not t.vfork_child]
 
     @property
     def has_guests(self) -> bool:
         return any(thread.is_guest for thread in self.threads.values())
 
+    @property
+    def sleeps_in_vfork(self) -> bool:
+        return any(thread.vfork_child for thread in self.threads.values())
+
+    @property
+    def is_over(self) -> bool:
+        """The program has ended or runs another one, and `next` is about to say so."""
+        return any(stop.kind in ("exec", "exit") for stop in self.pending)
+
+    @property
+    def is_headless(self) -> bool:
+        """The main thread has ended and others have not: the process cannot be reached by its pid any more."""
+        others = self.threads.keys() - {self.pid}
+        return not self.is_over and has_ended(self.pid) and not all(has_ended(tid) for tid in others)
+
     def stop_all(self) -> None:
         """Returns when no thread runs; what they stopped with, if it was not our doing, is pending."""
-        self._is_stopping_all = True
+        while running := self.running:
+            for thread in running:
+                self._interrupt(thread)
+            self._await_stops(running)
+
+    def _await_stops(self, threads: Sequence[Thread]) -> None:
+        self._is_stopping = True
         try:
-            while running := self.running:
-                for thread in running:
-                    self._interrupt(thread)
-                for thread in running:
-                    while thread.is_running and thread.tid in self.threads:
-                        self._wait_for(thread.tid)
+            for thread in threads:
+                while thread.is_running and self.threads.get(thread.tid) is thread:
+                    self._wait_for(thread.tid)
         finally:
-            self._is_stopping_all = False
+            self._is_stopping = False
 
     def _interrupt(self, thread: Thread) -> None:
+        """May be repeated: any stop of the thread answers it (ptrace_stop in kernel/signal.c).
+
+        A thread that cannot be asked has ended. It is not waited for: the end of the main thread is told after all others'.
+        """
         try:
             ptrace.interrupt(thread.tid)
         except TraceeGone:
-            return
+            self._forget(thread.tid)
 
     def resume(self, tid: int, number: int = 0) -> None:
-        """Sends a stopped thread on, with a signal or without."""
+        """Sends a stopped thread on, with a signal or without; one that runs already is left alone.
+
+        Its next stop may be there, not yet waited for, and would be passed over: a trap lost.
+        """
         thread = self.threads.get(tid)
-        if thread is None:
+        if thread is None or thread.is_running:
             return
         try:
             if thread.is_group_stopped and not number:
                 self._listen(tid)
             else:
                 ptrace.resume(tid, number)
-            thread.is_running = True
         except TraceeGone:
             # It is being killed; its end will be reported.
-            thread.is_running = True
+            pass
+        thread.is_running = True
 
     def _listen(self, tid: int) -> None:
-        """Keeps the thread in its group-stop. After a remote system call it must be brought back into it first."""
+        """Keeps the thread in its group-stop; after a remote system call it must be brought back into it first."""
         try:
             ptrace.listen(tid)
         except OSError:
@@ -167,6 +277,73 @@ class Threads:
             if not thread.is_running and thread.tid not in waiting:
                 self.resume(thread.tid)
 
+    # Stopped threads that are about to be used, or let go
+
+    def free(self, tid: int) -> None:
+        """Makes the stopped thread one whose registers can be borrowed. Raises TraceeGone."""
+        thread = self.threads.get(tid)
+        if thread is None:
+            raise TraceeGone("thread has ended", where=f"tid {tid}")
+        if thread.is_free:
+            return
+        number = 0
+        for stop in [stop for stop in self.pending if stop.tid == tid and stop.kind in ("signal", "quiet")]:
+            number = stop.detail
+            self.pending.remove(stop)
+        self.settle(tid, number)
+
+    def settle_all(self) -> list[int]:
+        """Deals with all stops that wait to be handled: signals are delivered. Returns children forked meanwhile, stopped."""
+        children = [stop.detail for stop in self.pending if stop.kind == "fork"]
+        for thread in list(self.threads.values()):
+            if not thread.is_running:
+                self.free(thread.tid)
+        self.pending.clear()
+        return children
+
+    def settle(self, tid: int, number: int = 0) -> None:
+        """Takes a stopped thread to a stop without a signal and outside of any system call; the signal, if any, is delivered.
+
+        It executes nothing meanwhile, a handler's first instruction included (get_signal in kernel/signal.c: a trap that
+        is asked for comes first).
+        """
+        thread = self.threads.get(tid)
+        if thread is None:
+            return
+        self._interrupt(thread)
+        try:
+            ptrace.resume(tid, number)
+        except TraceeGone:
+            # It is being killed.
+            self._forget(tid)
+            return
+        thread.is_running = True
+        self._await_stops([thread])
+
+    def report_trap(self, tid: int) -> None:
+        """A stopped thread that has met a breakpoint and was stopped by us before the signal: lets it stop for that."""
+        if tid in self.threads and int(procfs.status(self.pid, tid)["SigPnd"], 16) & 1 << (signal.SIGTRAP - 1):
+            ptrace.resume(tid)
+            self.threads[tid].is_running = True
+            self._await_stops([self.threads[tid]])
+
+    def step(self, tid: int) -> None:
+        """One instruction of a stopped thread. Signals that come in between are sent again. Raises TraceeGone."""
+        held_back = [stop for stop in self.pending if stop.tid == tid and stop.kind == "signal"]
+        for stop in held_back:
+            self.pending.remove(stop)
+        numbers = [stop.detail for stop in held_back]
+        while True:
+            ptrace.single_step(tid)
+            status = self.wait_syscall(tid)
+            if status >> 8 == signal.SIGTRAP:
+                break
+            if not status >> 16:
+                numbers.append(os.WSTOPSIG(status))
+        self.threads[tid].is_free = True
+        for number in numbers:
+            syscall("tgkill", self.pid, tid, number)
+
     # Waiting
 
     def next(self) -> Stop | None:
@@ -176,130 +353,128 @@ class Threads:
                 return None
         return self.pending.popleft()
 
+    def look(self) -> None:
+        """Puts all stops that there are now to the pending ones."""
+        while self.exit_status is None and self._collect():
+            pass
+
     def _collect(self) -> bool:
         try:
-            tid, status = os.waitpid(-1, _WALL | os.WNOHANG)
+            status = self.statuses.next()
         except ChildProcessError:
-            if self.exit_status is None:
-                self._end(0)
-            return True
-        if not tid:
+            status = None
+        if status is not None:
+            self._note(status)
+        elif not self.threads and self.exit_status is None and not self._is_ours(self.pid):
+            # Nothing of it is traced any more, so nobody will tell its status.
+            self._end(0)
+        else:
             return False
-        self._note(tid, status)
         return True
 
     def _wait_for(self, tid: int) -> None:
         try:
-            if tid == self.pid:
-                self._wait_for_main()
-            else:
-                self._note(*os.waitpid(tid, _WALL))
+            self._note(self.statuses.of(tid))
         except ChildProcessError:
             self._forget(tid)
 
-    def _wait_for_main(self) -> None:
-        """A main thread that ends before the others is told of when they have ended too (ptrace(2)): not to be waited for."""
-        while True:
-            found, status = os.waitpid(self.pid, _WALL | os.WNOHANG)
-            if found:
-                self._note(found, status)
-                return
-            if not self._is_alive(self.pid):
-                self._forget(self.pid)
-                return
-            os.sched_yield()
-
     def wait_syscall(self, tid: int) -> int:
         """The status of the next stop of this thread, for a remote system call. Raises TraceeGone."""
-        found, status = os.waitpid(tid if tid != self.pid or len(self.threads) == 1 else -1, _WALL)
-        while found != tid:
-            # The end of a main thread is told after that of all others, and they are for us to take note of.
-            self._note(found, status)
-            found, status = os.waitpid(-1, _WALL)
-        if not os.WIFSTOPPED(status):
-            self._note(found, status)
+        try:
+            status = self.statuses.of(tid)
+        except ChildProcessError:
+            self._forget(tid)
+            raise TraceeGone("thread ended", where=f"tid {tid}") from None
+        if not os.WIFSTOPPED(status.raw):
+            self._note(status)
             raise TraceeGone("thread ended", where=f"tid {tid}")
-        return status
+        return status.raw
 
-    def _note(self, tid: int, status: int) -> None:
-        if not os.WIFSTOPPED(status):
-            self._note_end(tid, status)
+    def _note(self, status: Status) -> None:
+        tid = status.tid
+        if not os.WIFSTOPPED(status.raw):
+            self._note_end(tid, status.raw)
             return
-        thread = self.threads.get(tid)
+        thread = self.threads.get(tid) or self._note_stranger(status)
         if thread is None:
-            thread = self._note_stranger(tid, status)
-            if thread is None:
-                return
+            return
         thread.is_running = False
-        event, number = status >> 16, os.WSTOPSIG(status)
+        event, number = status.raw >> 16, os.WSTOPSIG(status.raw)
+        thread.is_free = event == ptrace.EVENT_STOP or status.entry != 0
         if event == ptrace.EVENT_STOP:
             self._note_event_stop(thread, number)
         elif event:
             self._note_event(thread, event)
-        elif number == signal.SIGTRAP and ptrace.signal_info(tid)[1] == ptrace.SI_KERNEL:
-            self.pending.append(Stop(tid, "trap"))
+        elif status.entry:
+            self.pending.append(Stop(tid, "trap", status.entry))
         else:
             self.pending.append(Stop(tid, "signal", number))
 
     def _note_event_stop(self, thread: Thread, number: int) -> None:
-        """An interrupt of ours, the first stop of a new thread, or a group-stop that begins or ends.
-
-        Which of them cannot be told: any stop may swallow an interrupt (ptrace_stop, kernel/signal.c), and an interrupt of
-        a thread that had just stopped shows up after it was resumed. While all are being stopped each is what is wanted.
-        """
+        """Our interrupt, the first stop of a new thread, or a group-stop that begins or ends."""
         thread.is_group_stopped = number in _GROUP_STOPS
-        if not self._is_stopping_all:
+        if not self._is_stopping:
             self.pending.append(Stop(thread.tid, "quiet"))
 
     def _note_event(self, thread: Thread, event: int) -> None:
-        if event == ptrace.EVENT_CLONE:
-            tid = ptrace.event_message(thread.tid)
-            # It may have run and ended already: its own stops can come before this one.
-            if tid not in self.threads and os.path.exists(f"/proc/{tid}"):
-                self.threads[tid] = Thread(tid)
-            self._take_early(tid)
-            self.pending.append(Stop(thread.tid, "quiet"))
-        elif event == ptrace.EVENT_FORK:
-            child = ptrace.event_message(thread.tid)
-            self._wait_for_child(child)
-            self.pending.append(Stop(thread.tid, "fork", child))
+        if event in (ptrace.EVENT_CLONE, ptrace.EVENT_FORK):
+            self._note_child(thread, ptrace.event_message(thread.tid))
         elif event == ptrace.EVENT_VFORK:
-            thread.is_in_vfork = True
-            self._admit_guest(ptrace.event_message(thread.tid))
+            thread.vfork_child = ptrace.event_message(thread.tid)
+            self._admit_guest(thread.vfork_child)
             self.pending.append(Stop(thread.tid, "quiet"))
         elif event == ptrace.EVENT_EXEC and thread.is_guest:
             self._detach_one(thread)
             self._forget(thread.tid)
         elif event == ptrace.EVENT_EXEC:
-            self.threads = {thread.tid: thread}
+            self.threads = {thread.tid: Thread(thread.tid, is_running=False, is_free=False)}
             self.pending = deque([Stop(thread.tid, "exec")])
         else:
-            thread.is_in_vfork = thread.is_in_vfork and event != ptrace.EVENT_VFORK_DONE
+            if event == ptrace.EVENT_VFORK_DONE:
+                thread.vfork_child = 0
             self.pending.append(Stop(thread.tid, "quiet"))
+
+    def _note_child(self, thread: Thread, child: int) -> None:
+        if self._is_thread(child):
+            self.threads.setdefault(child, Thread(child))
+            if child in self._early:
+                self._note(self._early.pop(child))
+        elif self._shares_memory(child):
+            self._admit_guest(child)
+        else:
+            self._wait_for_child(child)
+            self.pending.append(Stop(thread.tid, "fork", child))
+            return
+        self.pending.append(Stop(thread.tid, "quiet"))
+
+    def _is_thread(self, tid: int) -> bool:
+        return os.path.exists(f"/proc/{self.pid}/task/{tid}")
+
+    def _shares_memory(self, child: int) -> bool:
+        """clone(CLONE_VM) without CLONE_THREAD. A kernel without kcmp(2) cannot say."""
+        try:
+            return syscall("kcmp", self.pid, child, _KCMP_VM, 0, 0) == 0
+        except OSError:
+            return False
 
     def _admit_guest(self, pid: int) -> None:
         self._wait_for_child(pid)
         self.threads[pid] = Thread(pid, is_running=False, is_guest=True)
         self.pending.append(Stop(pid, "quiet"))
 
-    def _take_early(self, tid: int) -> None:
-        status = self._early.pop(tid, None)
-        if status is not None:
-            self._note(tid, status)
-
-    def _note_stranger(self, tid: int, status: int) -> Thread | None:
+    def _note_stranger(self, status: Status) -> Thread | None:
         """A new thread, or a forked child, may stop before its parent's event is seen."""
-        if os.path.exists(f"/proc/{self.pid}/task/{tid}"):
-            self.threads[tid] = Thread(tid)
-            return self.threads[tid]
-        self._early[tid] = status
+        if self._is_thread(status.tid):
+            self.threads[status.tid] = Thread(status.tid)
+            return self.threads[status.tid]
+        self._early[status.tid] = status
         return None
 
     def _wait_for_child(self, pid: int) -> None:
         """Returns when a forked child, which is traced from its start, has made its first stop, or is gone."""
         if self._early.pop(pid, None) is None:
             try:
-                os.waitpid(pid, _WALL)
+                self.statuses.of(pid)
             except ChildProcessError:
                 return
 
@@ -309,24 +484,26 @@ class Threads:
         self._forget(tid)
         if tid == self.pid:
             self._end(status)
-        elif not self.threads:
-            self._end(self._status_of_main(status))
-
-    def _status_of_main(self, status: int) -> int:
-        """The wait status of a main thread that ended before the last one, which ended with `status`."""
-        try:
-            return os.waitpid(self.pid, _WALL)[1]
-        except ChildProcessError:
-            return status
 
     def _forget(self, tid: int) -> None:
         self.threads.pop(tid, None)
         self.pending = deque(stop for stop in self.pending if stop.tid != tid)
+        for thread in self.threads.values():
+            if thread.vfork_child == tid:
+                thread.vfork_child = 0
 
     def _end(self, status: int) -> None:
         self.threads.clear()
         self.exit_status = status
         self.pending = deque([Stop(self.pid, "exit", status)])
+
+
+def has_ended(tid: int) -> bool:
+    """Whether the thread is a zombie, or gone."""
+    try:
+        return procfs.stat_fields(tid)[0] in "ZX"
+    except TraceeGone:
+        return True
 
 
 def exit_code(status: int) -> int:
@@ -337,5 +514,3 @@ def exit_code(status: int) -> int:
 def reap(pid: int) -> int:
     """Waits for a child of our own that nobody traces any more; its wait status."""
     return os.waitpid(pid, 0)[1]
-
-

@@ -10,10 +10,10 @@ from radium.linux import procfs, ptrace
 from radium.tracer.breakpoint import Breakpoints
 from radium.tracer.guardian import Guardian
 from radium.tracer.home import Home
-from radium.tracer.ledger import Ledger
-from radium.tracer.remote_syscall import RemoteSyscalls
+from radium.tracer.ledger import Ledger, Plan
+from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import Threads
-from radium.tracer.withdraw import StillInside, syscall_instruction, withdraw
+from radium.tracer.withdraw import syscall_instruction, withdraw
 
 # Fields of /proc/PID/stat (proc(5)) for prctl(PR_SET_MM_MAP): start_code end_code start_data end_data start_brk
 # start_stack arg_start arg_end env_start env_end
@@ -28,6 +28,7 @@ class Tracee:
         self.pid = threads.pid
         self.ledger = ledger
         self.guardian = guardian
+        ledger.note_plan(Plan(self.pid))
         self.remote = self._remote()
         self.breakpoints = Breakpoints(threads, self.remote, ledger)
         self.memory = self.breakpoints.memory
@@ -95,32 +96,34 @@ class Tracee:
         """The pages that they lie in."""
         return around((address, address + nbytes) for address, nbytes in self._kernel_areas())
 
-    def park(self, tid: int, regs: Registers) -> None:
-        """From here on, if we are killed, the thread waits for the guardian instead of running the call at home."""
-        if not self.breakpoints.annexes:
-            return
-        self.ledger.note_borrowed(tid, regs, ptrace.signal_mask(tid))
-        parked = regs.copy()
-        parked.rip = self.breakpoints.annexes[0].park
-        ptrace.set_registers(tid, parked)
+    def park(self, tid: int, regs: Registers) -> int:
+        """From here on, if we are killed, the thread waits for the guardian and does not run the call. Returns its signal mask."""
+        mask = ptrace.signal_mask(tid)
+        if self.breakpoints.annexes:
+            self.ledger.note_borrowed(tid, regs, mask)
+            ptrace.set_signal_mask(tid, ALL_SIGNALS)
+            parked = regs.copy()
+            parked.rip = self.breakpoints.annexes[0].park
+            ptrace.set_registers(tid, parked)
+        return mask
+
+    def unpark(self, tid: int, regs: Registers, mask: int) -> None:
+        """Nothing was done to the tracee, or nothing more can be."""
+        ptrace.set_signal_mask(tid, mask)
+        ptrace.set_registers(tid, regs)
 
     # The end
 
     def forget_gone(self) -> None:
         """The process is gone, or runs another program: nothing of ours is left in it."""
+        self.threads.statuses.entries.clear()
         self.ledger.close_plan()
         self._close()
 
     def detach(self) -> None:
         """Leaves the tracee as it was found, all threads running. Raises TraceeGone."""
         self.home.close_watch()
-        while True:
-            self.threads.stop_all()
-            try:
-                withdraw(self.threads, self.breakpoints.plan(), self.ledger)
-                break
-            except StillInside:
-                self.threads.resume_all()
+        withdraw(self.threads, self.breakpoints.plan(), self.ledger)
         self.ledger.close_plan()
         self.threads.detach()
         self._close()

@@ -6,26 +6,40 @@ from collections.abc import Sequence
 
 from radium.linux.signals import read_signals, signalfd
 
+# A tracee that stops all the time leaves no time to wait: so often signals are looked for then.
+LOOK_S = 0.02
+
 
 class Wakeups:
     """What ends a wait: a stop or end of the tracee's (SIGCHLD), or a request to end (SIGINT, SIGTERM, a deadline)."""
 
     ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self, ending: Sequence[int] = ENDING) -> None:
+    def __init__(self, ending: Sequence[int] = ENDING, duration_s: float | None = None) -> None:
+        """duration_s: how long after `start_clock` the deadline is."""
         self._ending = frozenset(ending)
         self.received: list[int] = []
+        self.duration_s = duration_s
         self.deadline: float | None = None
+        self._next_look = 0.0
         blocked = [signal.SIGCHLD, *ending]
         signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         self.fd = signalfd(blocked)
+
+    def start_clock(self) -> None:
+        if self.duration_s is not None:
+            self.deadline = time.monotonic() + self.duration_s
 
     def read(self) -> None:
         self.received += [number for number in read_signals(self.fd) if number in self._ending]
 
     @property
     def wants_end(self) -> bool:
-        return bool(self.received) or (self.deadline is not None and time.monotonic() >= self.deadline)
+        now = time.monotonic()
+        if now >= self._next_look:
+            self.read()
+            self._next_look = now + LOOK_S
+        return bool(self.received) or (self.deadline is not None and now >= self.deadline)
 
     def timeout_s(self, longest: float) -> float:
         """How long a wait may be."""

@@ -1,7 +1,6 @@
 """radium attach: split a running program."""
 
 import argparse
-import time
 
 from radium.commands import options
 from radium.errors import UsageError
@@ -27,11 +26,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--duration {args.duration:g} is not a time", advice="give seconds, more than 0")
     admit(args.pid)
     console = options.console_of(args)
-    wakeups = Wakeups()
+    wakeups = Wakeups(duration_s=args.duration)
     work = options.job(args, console, wakeups, procfs.command_line(args.pid))
     work.report.processes.append(ProcessReport(args.pid, None))
-    if args.duration is not None:
-        wakeups.deadline = time.monotonic() + args.duration
     with console.table(work.report) as table:
         work.update = table.update
         work.attach(args.pid)

@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("there is no program to run", advice="write it behind --: radium run --split blas -- PROGRAM")
     if shutil.which(command[0]) is None:
         raise UsageError(f"{command[0]}: there is no such program", advice="give a path, or a name that PATH finds")
-    # The terminal sends Ctrl-C to the program too; what it does then is its own business.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The terminal sends Ctrl-C to the program too; what it does then is its own business. (It would inherit SIG_IGN.)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     console = options.console_of(args)
     wakeups = Wakeups((signal.SIGTERM, signal.SIGHUP))
     work = options.job(args, console, wakeups, command)
@@ -54,7 +54,8 @@ def _await_program(work: Job) -> None:
 
 
 def _after_detach(work: Job, wakeups: Wakeups) -> int:
-    """We were told to end: so is the program, and we end as it does."""
+    """If we were told to end, so is the program; we end as it does."""
     assert work.threads is not None
-    os.kill(work.threads.pid, wakeups.received[0])
+    for number in wakeups.received[:1]:
+        os.kill(work.threads.pid, number)
     return exit_code(reap(work.threads.pid))

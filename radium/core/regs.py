@@ -38,7 +38,8 @@ def is_restorable(xstate: bytes, like: bytes) -> bool:
         return True
     (mxcsr, _), (_, mxcsr_mask) = _MXCSR.unpack_from(xstate), _MXCSR.unpack_from(like)
     present, zeros = _HEADER.unpack_from(xstate)
-    return not mxcsr & ~(mxcsr_mask or _DEFAULT_MXCSR_MASK) and not present & ~_COMPONENTS_SAVED.unpack_from(like)[0] and not any(zeros)
+    saved = _COMPONENTS_SAVED.unpack_from(like)[0]
+    return not mxcsr & ~(mxcsr_mask or _DEFAULT_MXCSR_MASK) and not present & ~saved and not any(zeros)
 
 
 class Registers:
@@ -101,25 +102,3 @@ class Registers:
 
     def __repr__(self) -> str:
         return f"<rip {self.rip:#x} rsp {self.rsp:#x} rax {self.rax:#x}>"
-
-
-# What the kernel leaves in rax of a system call that was interrupted and is to be made again (include/linux/errno.h):
-# ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND; ERESTART_RESTARTBLOCK is made again by restart_syscall(2), number 219.
-_RESTARTED_AS_IT_WAS = (-512 & U64, -513 & U64, -514 & U64)
-_RESTARTED_BY_BLOCK = -516 & U64
-_RESTART_SYSCALL = 219
-_SYSCALL_NBYTES = 2
-
-
-def restarting(regs: Registers) -> Registers:
-    """Registers that go on as the kernel would make a thread go on that was stopped with `regs`.
-
-    The kernel does this only on its way out of the stop itself; registers that are set at another stop need it done.
-    """
-    if regs.orig_rax == NO_SYSCALL or regs.rax not in (*_RESTARTED_AS_IT_WAS, _RESTARTED_BY_BLOCK):
-        return regs
-    out = regs.copy()
-    out.rip -= _SYSCALL_NBYTES
-    out.rax = _RESTART_SYSCALL if regs.rax == _RESTARTED_BY_BLOCK else regs.orig_rax
-    out.orig_rax = NO_SYSCALL
-    return out

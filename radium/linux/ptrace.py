@@ -173,9 +173,10 @@ def set_debug_register(tid: int, number: int, value: int) -> None:
 
 def rseq_area(tid: int) -> tuple[int, int]:
     """(address, bytes) of the thread's restartable sequences area, which the kernel writes; (0, 0) when there is none."""
-    raw = ctypes.create_string_buffer(24)
+    buffer = ctypes.create_string_buffer(24)
     try:
-        request(GET_RSEQ_CONFIGURATION, tid, 24, ctypes.addressof(raw))
+        request(GET_RSEQ_CONFIGURATION, tid, 24, ctypes.addressof(buffer))
     except OSError:
         return 0, 0
+    raw = buffer.raw
     return int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:12], "little")

@@ -9,6 +9,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 
 from radium.core.addr import PAGE_SIZE
 from radium.linux.libc import fail, ioctl_function
@@ -114,4 +115,6 @@ def lift_protection(fd: int, runs: Iterable[tuple[int, int]]) -> None:
     """Makes long runs writable without faults; they count as written until they are protected again."""
     for start, end in runs:
         if end - start >= _WORTH_LIFTING_NBYTES:
-            write_protect(fd, start, end, False)
+            # Where a part of the run is not registered nothing is lifted, and the pages take their faults.
+            with suppress(OSError):
+                write_protect(fd, start, end, False)

@@ -39,7 +39,7 @@ def test_detach_leaves_nothing(target, work, profile, number):
 def test_duration(target, work, profile):
     """--duration detaches by itself, with exit 0."""
     before = Snapshot.of(target.pid, LIBRARY)
-    session = work.attach(target.pid, profile("work"), "--duration", "0.5")
+    session = work.attach(target.pid, profile("work"), "--duration", "2")
     assert remote_of(session.ended(), "work_mix") > 0
     check_detached(target, before)
 

@@ -29,17 +29,25 @@ class Bare:
         nbytes = npages * PAGE_SIZE
         self.vessel.call("mmap", start, nbytes, prot, MAP_PRIVATE_ANONYMOUS_FIXED, (1 << 64) - 1, 0)
 
-    def start(self, code: str, **values: int) -> None:
-        """Sets the thread going at the code (hexadecimal; an int3 follows it), with these registers."""
+    def stand(self, code: str, **values: int) -> None:
+        """Puts the stopped thread before the code (hexadecimal; an int3 follows it), with these registers."""
         self.vessel.memory.write(CODE, bytes.fromhex(code) + INT3)
-        self.start_at(CODE, **values)
+        self.stand_at(CODE, **values)
 
-    def start_at(self, address: int, **values: int) -> None:
+    def stand_at(self, address: int, **values: int) -> None:
         regs = self.vessel.registers.copy()
         regs.rip, regs.orig_rax = address, NO_SYSCALL
         for name, value in values.items():
             setattr(regs, name, value)
         ptrace.set_registers(self.pid, regs)
+
+    def start(self, code: str, **values: int) -> None:
+        """Sets the thread going at the code."""
+        self.stand(code, **values)
+        ptrace.resume(self.pid)
+
+    def start_at(self, address: int, **values: int) -> None:
+        self.stand_at(address, **values)
         ptrace.resume(self.pid)
 
     def run(self, code: str, **values: int) -> int:

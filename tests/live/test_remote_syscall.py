@@ -105,6 +105,22 @@ def test_the_thread_is_as_before(tracee):
     assert tracee.say("still here").startswith("still here")
 
 
+def test_a_thread_in_its_own_code():
+    """A thread that was stopped outside of any system call has exactly its registers back."""
+    process = subprocess.Popen([sys.executable, "-S", "-c", "print('READY', flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"READY\n"
+    threads = Threads(process.pid)
+    threads.seize()
+    try:
+        before = ptrace.registers(process.pid), ptrace.xstate(process.pid)
+        with RemoteSyscalls(threads, Ledger(), syscall_instruction(process.pid)).borrow(process.pid) as thread:
+            assert thread.call("getpid") == process.pid
+        assert (ptrace.registers(process.pid), ptrace.xstate(process.pid)) == before
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_given_back_after_an_error(tracee):
     """Whatever happens in the block, the thread is given back."""
     before = ptrace.registers(tracee.pid), ptrace.signal_mask(tracee.pid)

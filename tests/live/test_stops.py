@@ -17,6 +17,7 @@ from harness import poll_until, status, thread_states
 
 from radium.errors import NotPossible, TraceeGone
 from radium.linux import procfs
+from radium.linux.libc import syscall
 from radium.tracer.ledger import Ledger
 from radium.tracer.remote_syscall import RemoteSyscalls
 from radium.tracer.stops import Stop, Threads, exit_code
@@ -256,39 +257,41 @@ def test_end_while_stopped(churn):
     assert exit_code(churn.await_end().detail) == 137
 
 
-def test_main_thread_ends_first(churn_program, tmp_path):
-    """A program whose main thread has ended, before or after the seizing, is stopped, resumed and left like any other."""
-    for is_late in (False, True):
-        churn = Churn(churn_program, tmp_path, 2)
-        if is_late:
-            churn.threads.seize()
-            churn.threads.resume_all()
-        os.kill(churn.pid, signal.SIGUSR2)
-        poll_until(lambda churn=churn: thread_states(churn.pid)[churn.pid] == "Z" or churn.threads.next(), "main has ended")
-        for _ in range(3):
-            churn.threads.seize()
-            churn.threads.resume_all()
-            churn.goes_on()
-            churn.threads.stop_all()
-            assert churn.states() == {"t", "Z"}
-        churn.threads.detach()
-        start = churn.word(0)
-        poll_until(lambda churn=churn, start=start: churn.word(0) > start + 50, "threads run")
-        churn.close()
+def end_main(churn: Churn) -> None:
+    syscall("tgkill", churn.pid, churn.pid, signal.SIGUSR2)
+    churn.pump(lambda: thread_states(churn.pid)[churn.pid] == "Z", "main has ended")
 
 
-def test_main_thread_ends_first_and_then_all(churn_program, tmp_path):
+@pytest.mark.parametrize("is_late", [False, True], ids=["before", "after"])
+def test_main_thread_ends_first(churn, is_late):
+    """A program whose main thread ended, before or after it was seized, is stopped, resumed and left like any other."""
+    if is_late:
+        churn.threads.seize()
+        churn.threads.resume_all()
+    end_main(churn)
+    if not is_late:
+        churn.threads.seize()
+        churn.threads.resume_all()
+    for _ in range(3):
+        churn.goes_on()
+        churn.threads.stop_all()
+        assert churn.states() == {"t", "Z"}
+        churn.threads.resume_all()
+    churn.threads.stop_all()
+    churn.threads.detach()
+    start = churn.word(0)
+    poll_until(lambda: churn.word(0) > start + 50, "threads run")
+
+
+def test_main_thread_ends_first_and_then_all(churn):
     """When the others end too, the end of the process is told with its status."""
-    churn = Churn(churn_program, tmp_path, 2)
     churn.threads.seize()
     churn.threads.resume_all()
-    os.kill(churn.pid, signal.SIGUSR2)
-    churn.pump(lambda: thread_states(churn.pid)[churn.pid] == "Z", "main has ended")
+    end_main(churn)
     churn.threads.stop_all()
     os.kill(churn.pid, signal.SIGKILL)
     churn.threads.resume_all()
     assert exit_code(churn.await_end().detail) == 137
-    churn.close()
 
 
 def test_remote_system_calls_of_a_stopped_program(churn):

@@ -187,7 +187,7 @@ def test_it_dies_with_us():
 
 @pytest.fixture
 def sealed(bare):
-    bare.vessel.seal()
+    bare.vessel.seal(serves_kernel=True)
     return bare
 
 
@@ -284,3 +284,9 @@ def test_harmless_calls_pass(sealed, name):
     }  # fmt: skip
     assert sealed.run(SYSCALL, rax=NUMBERS[name], **arguments) == TRAPPED
     assert ptrace.registers(sealed.pid).rax < 1 << 63
+
+
+def test_no_harmless_calls_where_misses_of_the_kernel_are_not_served(bare):
+    """Where a system call that misses a page would fail, none is made in the mirror."""
+    bare.vessel.seal(serves_kernel=False)
+    assert is_filtered(bare, bare.run(SYSCALL, rax=NUMBERS["clock_gettime"], rdi=1, rsi=0x20000000), NUMBERS["clock_gettime"])

@@ -151,7 +151,7 @@ def test_reset(ends):
 
 def lost_within_the_limit(act: Callable[[], object]) -> None:
     began = time.monotonic()
-    with pytest.raises(AcceptorLost, match="stood still for 0.15 s"):
+    with pytest.raises(AcceptorLost, match=r"stood still for 0\.15 s"):
         act()
     assert time.monotonic() - began < 20 * STALL_S
 

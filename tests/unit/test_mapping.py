@@ -1,5 +1,7 @@
 """Layouts: read, compared, changed, and what a hostile journal must not get past."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -309,7 +311,7 @@ def test_any_journal_is_taken_or_refused(journal):
     except Conflict:
         return
     assert all(0 < a.start < a.end <= USER_END and (a.start | a.end) % PAGE == 0 for a in after)
-    assert all(a.end <= b.start for a, b in zip(after, after[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(after))
     assert [a for a in after if a.kind & RESERVED] == [HOME[1]]
     assert not any(intersect(touched_by(c), [(at(4), at(6))]) for c in journal if c.name != "brk")
     assert 0 < brk <= USER_END

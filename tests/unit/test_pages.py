@@ -1,6 +1,7 @@
 """Page runs against a model: plain sets of page numbers."""
 
 from array import array
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ def model_of(runs: Runs) -> set[int]:
 
 
 def is_normal(runs: Runs) -> bool:
-    return all(start < end for start, end in runs) and all(a[1] < b[0] for a, b in zip(runs, runs[1:], strict=False))
+    return all(start < end for start, end in runs) and all(a[1] < b[0] for a, b in pairwise(runs))
 
 
 @given(rough_runs)
@@ -91,7 +92,7 @@ def test_unpack_refuses_what_is_no_runs(words):
     except ValueError:
         return
     assert all(0 <= start < end <= USER_END and (start | end) % PAGE_SIZE == 0 for start, end in runs)
-    assert all(a[1] <= b[0] for a, b in zip(runs, runs[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(runs))
 
 
 @pytest.mark.parametrize(

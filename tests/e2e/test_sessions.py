@@ -1,0 +1,142 @@
+"""What passes between initiator and acceptor: handshake, deadlines, frames, and whose kernel it is."""
+
+import json
+import re
+import socket
+import sys
+import threading
+
+import pytest
+from radium import __version__
+from radium.channel import Channel
+from radium.core import wire
+from tests.harness import remote_of
+
+# Runs the command line with something watched or changed first; what it found out goes to stderr at the end.
+WATCHED = """
+import atexit, json, sys
+found = {}
+atexit.register(lambda: print("found", json.dumps(found), file=sys.stderr))
+%s
+from radium.cli import main
+sys.exit(main())
+"""
+COUNT_STOPS = """
+from radium.tracer.stops import Threads
+stop_all = Threads.stop_all
+found["stops"] = 0
+def counted(self):
+    found["stops"] += 1
+    stop_all(self)
+Threads.stop_all = counted
+"""
+COUNT_FRAMES = """
+from radium.channel import Channel
+from radium.tracer.session import Session
+send, receive, call = Channel.send, Channel.receive, Session._try
+def counted_send(self, *args):
+    found["sent"] = found.get("sent", 0) + 1
+    send(self, *args)
+def counted_receive(self):
+    found["received"] = found.get("received", 0) + 1
+    return receive(self)
+def counted_call(self, *args):
+    found["sent"] = found["received"] = 0
+    call(self, *args)
+    found["of_the_last_call"] = found["sent"], found["received"]
+Channel.send, Channel.receive, Session._try = counted_send, counted_receive, counted_call
+"""
+FOREIGN_KERNEL = """
+from radium.tracer.home import Home
+vdso = Home.vdso
+Home.vdso = lambda self: vdso(self)[:-1] + b"x"
+"""
+
+
+def run_watched(work, code, argv, profile):
+    """`radium run` with `code` before it: (result, what was found)."""
+    report = work.folder / "watched.json"
+    command = [sys.executable, "-P", "-c", WATCHED % code, "run", "--split", profile, "--report", report, "--", *argv]
+    result = work.finish(work.popen(command))
+    found = re.search(r"^found (.*)$", result.stderr, re.M)
+    result.report = json.loads(report.read_text())
+    return result, json.loads(found[1])
+
+
+def test_guard_comes_before_any_stop(build, work, profile):
+    """A call that its guard rejects stops no other thread."""
+    program = [build("null", library="null"), 500]
+    result, found = run_watched(work, COUNT_STOPS, program, profile("null_guarded"))
+    calls = result.report["splits"][0]["calls"]
+    assert calls["local"] > 50
+    assert found["stops"] <= calls["remote"] + 20
+
+
+def test_steady_state_is_one_frame_each_way(build, work, profile):
+    """When nothing is missing and the layout is as it was, a call costs one frame out and one back."""
+    _, found = run_watched(work, COUNT_FRAMES, [build("null", library="null"), 20], profile("null"))
+    assert found["of_the_last_call"] == [1, 1]
+
+
+def test_an_acceptor_with_another_kernel(build, work, profile):
+    """Where the vdso differs, the tracee's functions lead to the acceptor's, and clocks go on working in a call."""
+    program = [build("syscalls", library="syscalls")]
+    whole = work.run_whole(program)
+    result, _ = run_watched(work, FOREIGN_KERNEL, program, profile("syscalls"))
+    assert result.stdout == whole.stdout
+    assert remote_of(result.report, "sys_clock") > 0
+
+
+def test_deadline_of_a_call(build, work, profile):
+    """A call that takes longer than --call-timeout is given up and runs at home."""
+    split = work.same([build("slow", library="slow"), 2000], profile("slow"), "--call-timeout", 0.2)
+    assert split.reasons("slow_fill") == {"timeout": 1}
+
+
+@pytest.fixture
+def refusing():
+    """An acceptor that refuses whoever comes; its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            try:
+                channel = Channel(listener.accept()[0], "initiator")
+            except OSError:
+                return
+            channel.receive()
+            channel.send(wire.Refused("another version (0.0.9, protocol 0; here 9.9)", "install the same radium"))
+            channel.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield f"127.0.0.1:{listener.getsockname()[1]}"
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+
+
+def test_an_acceptor_that_refuses(build, work, profile, refusing):
+    """Its reason is told in one line, and the calls run at home."""
+    split = work.same([build("null", library="null"), 20], profile("null"), acceptor=refusing)
+    assert split.reasons("null_call") == {"no-acceptor": 20}
+    assert split.stderr.count("another version") == 1
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"protocol": 99}, "another version"),
+        ({"page_size": 16384}, "page size"),
+        ({"cpu": ["sse2", "imaginary_isa"]}, "lacks imaginary_isa"),
+    ],
+)
+def test_the_handshake_refuses(acceptor, change, word):
+    """What does not fit is refused with its name, before anything is built."""
+    host, port = acceptor.address.rsplit(":", 1)
+    hello = {"protocol": wire.PROTOCOL, "radium": __version__, "token": "", "page_size": 4096, "cpu": []} | change
+    channel = Channel(socket.create_connection((host, int(port))), "acceptor")
+    channel.send(wire.Hello(**hello))
+    answer, _ = channel.receive()
+    channel.close()
+    assert isinstance(answer, wire.Refused) and word in answer.reason
