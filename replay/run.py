@@ -40,7 +40,8 @@ from radium.linux.signals import signalfd
 from radium.replay import livelock, syscalls, vessel
 from radium.replay.mirror import Mirror
 
-# Read-ahead of page-ins: a first miss brings 64 KiB, each miss where the last one ended doubles that, up to 1 MiB (DESIGN.md 5).
+# Read-ahead of page-ins (DESIGN.md 5): a first miss brings 64 KiB, each miss where the last one ended doubles that,
+# up to 1 MiB.
 FIRST_WINDOW, LAST_WINDOW = 64 << 10, 1 << 20
 # How often a call that is still running is looked at, and the initiator told that we live.
 LOOK_S, BEAT_S = 0.02, 1.0

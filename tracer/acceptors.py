@@ -3,6 +3,7 @@
 Connecting never takes long: a call that finds no connection runs at home, and the next attempt is made later.
 """
 
+import functools
 import os
 import signal
 import socket
@@ -65,7 +66,7 @@ class Acceptors:
     def _ways(self) -> list[tuple[str, Callable[[], Channel]]]:
         if not self.endpoints:
             return [("private", _start_private)]
-        return [(f"{host}:{port}", lambda e=(host, port): _connect(e)) for host, port in self.endpoints]
+        return [(f"{host}:{port}", functools.partial(_connect, (host, port))) for host, port in self.endpoints]
 
     def _slow_down(self, *, refused: bool) -> None:
         """A peer that says no will say it again; one that is not there may be back any moment."""

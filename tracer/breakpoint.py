@@ -156,7 +156,7 @@ class Breakpoints:
         return annex
 
     def keep_handler(self, tid: int) -> None:
-        """A thread met a breakpoint; if it blocked SIGTRAP, that has taken our handler away and unblocked it (annex.py, Beware)."""
+        """A thread met a breakpoint; if it blocked SIGTRAP, our handler is gone, and SIGTRAP unblocked (annex.py, Beware)."""
         if not self.annexes or not ptrace.signal_mask(tid) or self._is_caught():
             return
         self._unblocked[tid] = ptrace.signal_mask(tid)

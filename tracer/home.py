@@ -13,7 +13,8 @@ from radium.core import pages
 from radium.core.addr import PAGE_SIZE, page_floor
 from radium.core.mapping import (
     ANONYMOUS,
-    PROT_READ, PROT_WRITE,
+    PROT_READ,
+    PROT_WRITE,
     RESERVED,
     SHARED,
     SPECIAL,

@@ -55,7 +55,8 @@ class Job:
         self.splits: dict[int, Split] = {}
         self.status: int | None = None
         self.update: Callable[[], None] = lambda: None
-        self.threads: Threads | None = None
+        self.threads: Threads  # from the moment at which there is a process
+        self.has_begun = False
         self.tracee: Tracee | None = None
         self.session: Session | None = None
         self.notices: list[int] = []
@@ -76,7 +77,7 @@ class Job:
         self._require_something()
         self.acceptors.try_connect()
         self._guard()
-        self.threads = Threads(pid)
+        self.threads, self.has_begun = Threads(pid), True
         with self._leaving_on_error():
             self._seize()
             self._loop()
@@ -101,7 +102,7 @@ class Job:
         self._guard()
         pid = start(command)
         self.report.processes.append(ProcessReport(pid, None))
-        self.threads = Threads(pid)
+        self.threads, self.has_begun = Threads(pid), True
         self.threads.adopt(pid)
         with self._leaving_on_error():
             self._loop()
@@ -158,10 +159,12 @@ class Job:
         self._watch_resolvers()
 
     def _mappings(self) -> list[Mapping]:
+        assert self.tracee is not None
         self.tracee.home.refresh()
         return self.tracee.home.mappings
 
     def _arm(self, points: Sequence[SplitPoint]) -> None:
+        assert self.tracee is not None
         usable = [point for point in points if self._is_possible(point)]
         refused = self.tracee.breakpoints.arm([point.address for point in usable], self._mappings())
         for point in usable:
@@ -316,6 +319,7 @@ class Job:
 
     def _on_notice(self) -> None:
         """The dynamic linker has mapped or unmapped something."""
+        assert self.tracee is not None
         changes = self.resolver.resolve_new()
         if not changes.new and not changes.gone and set(self.resolver.undecided) == self.resolvers:
             return

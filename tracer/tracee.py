@@ -97,7 +97,7 @@ class Tracee:
         return around((address, address + nbytes) for address, nbytes in self._kernel_areas())
 
     def park(self, tid: int, regs: Registers) -> int:
-        """From here on, if we are killed, the thread waits for the guardian and does not run the call. Returns its signal mask."""
+        """From here on, if we are killed, the thread waits for the guardian and runs nothing. Returns its signal mask."""
         mask = ptrace.signal_mask(tid)
         if self.breakpoints.annexes:
             self.ledger.note_borrowed(tid, regs, mask)

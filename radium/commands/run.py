@@ -49,13 +49,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _await_program(work: Job) -> None:
-    if work.threads is not None and work.status is None:
+    if work.has_begun and work.status is None:
         reap(work.threads.pid)
 
 
 def _after_detach(work: Job, wakeups: Wakeups) -> int:
     """If we were told to end, so is the program; we end as it does."""
-    assert work.threads is not None
     for number in wakeups.received[:1]:
         os.kill(work.threads.pid, number)
     return exit_code(reap(work.threads.pid))

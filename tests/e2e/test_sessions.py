@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+
 from radium import __version__
 from radium.channel import Channel
 from radium.core import wire
