@@ -102,7 +102,12 @@ class Server:
             self.say(f"{address[0]}:{address[1]} turned away: {self.options.max_sessions} sessions are running")
             sock.close()
             return
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.say(f"{address[0]}:{address[1]} turned away: no process for it ({error.strerror})")
+            sock.close()
+            return
         if pid == 0:
             self._become_session(sock, f"{address[0]}:{address[1]}")
         sock.close()

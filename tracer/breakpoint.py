@@ -142,7 +142,8 @@ class Breakpoints:
             self.memory.write(base, annex.image())
             self.annexes.append(annex)
             self._note()
-            remote.gadget = thread.gadget = self.annexes[0].park + PARK_SYSCALL
+            remote.park = self.annexes[0].park
+            remote.gadget = thread.gadget = remote.park + PARK_SYSCALL
             thread.call("mprotect", data, PAGE_SIZE, 3)
             thread.call("rt_sigaction", SIGTRAP, 0, data, 8)
             old = self.memory.read(data, SIGACTION_NBYTES)

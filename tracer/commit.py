@@ -8,7 +8,7 @@ it again from the record, which has the same result.
 import errno
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 from radium.core import wire
@@ -79,10 +79,12 @@ def apply(
     memory: vm.ForcedMemory,
     *,
     again: bool = False,
+    before_pages: Callable[[], None] = lambda: None,
 ) -> None:
     """Does the commit. The thread is stopped. Raises TraceeGone, Conflict (nothing was changed), JobFailed.
 
     again: the commit was begun before, and nobody knows how far it came: what has been done already is passed over.
+    before_pages: called when the layout is as it will be and nothing has been written to it.
     """
     if record.journal:
         assert remote is not None
@@ -91,6 +93,7 @@ def apply(
                 _repeat_again(thread, record.journal)
             else:
                 _repeat_all(thread, record.journal)
+    before_pages()
     write_pages(pid, wire.runs(record.dirty), ledger, memory)
     if record.xstate:
         ptrace.set_xstate(record.tid, record.xstate)

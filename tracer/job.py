@@ -33,6 +33,8 @@ from radium.tracer.wakeups import Wakeups
 from radium.tracer.withdraw import let_go, withdraw
 
 IDLE_S = 0.25
+# ESRCH, from ptrace and from the other system calls that reach into the tracee.
+GONE = (TraceeGone, ProcessLookupError)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Job:
             if self.threads.is_over:
                 return
             self._enter()
-        except TraceeGone:
+        except GONE:
             return
         finally:
             self.threads.resume_all()
@@ -117,7 +119,7 @@ class Job:
             yield
         except BaseException:
             if self.status is None:
-                with suppress(TraceeGone):
+                with suppress(*GONE):
                     self._leave()
             raise
 
@@ -219,7 +221,7 @@ class Job:
                     self._leave()
                     return
                 self._advance()
-            except TraceeGone:
+            except GONE:
                 # Its end is on the way, or what it has become by an exec.
                 self.threads.look()
                 is_headless = self.threads.is_headless
@@ -321,6 +323,10 @@ class Job:
         """The dynamic linker has mapped or unmapped something."""
         assert self.tracee is not None
         changes = self.resolver.resolve_new()
+        if changes.unresolved and not self.has_split:
+            self.unresolved = changes.unresolved
+            # Asked now: the files of a program that has ended cannot be read.
+            self._why_nothing()
         if not changes.new and not changes.gone and set(self.resolver.undecided) == self.resolvers:
             return
         self.threads.stop_all()

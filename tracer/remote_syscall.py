@@ -24,12 +24,16 @@ ALL_SIGNALS = (1 << 64) - 1 & ~mask_of([signal.SIGKILL, signal.SIGSTOP])
 
 
 class RemoteSyscalls:
-    """The way to make system calls in a tracee. `gadget`: address of a `syscall` instruction in it."""
+    """The way to make system calls in a tracee.
 
-    def __init__(self, threads: Threads, ledger: Ledger, gadget: int) -> None:
+    gadget: address of a `syscall` instruction in it; park: where a thread can wait for the guardian, 0 if there is no such place.
+    """
+
+    def __init__(self, threads: Threads, ledger: Ledger, gadget: int, park: int = 0) -> None:
         self.threads = threads
         self.ledger = ledger
         self.gadget = gadget
+        self.park = park
 
     @contextmanager
     def borrow(self, tid: int) -> "Iterator[Borrowed]":
@@ -38,9 +42,9 @@ class RemoteSyscalls:
         self._suspend_seccomp(tid)
         regs, mask = ptrace.registers(tid), ptrace.signal_mask(tid)
         self.ledger.note_borrowed(tid, regs, mask)
-        ptrace.set_signal_mask(tid, ALL_SIGNALS)
         borrowed = Borrowed(self, tid, regs)
         try:
+            borrowed.take(self.park)
             yield borrowed
         finally:
             borrowed.give_back(regs, mask)
@@ -65,6 +69,14 @@ class Borrowed:
         self.tid = tid
         self._regs = regs.copy()
         self._held_back: list[int] = []
+
+    def take(self, park: int) -> None:
+        """Signals are blocked when the thread is away from where it was: there may be a breakpoint, which needs SIGTRAP."""
+        if park:
+            parked = self._regs.copy()
+            parked.rip, parked.orig_rax = park, NO_SYSCALL
+            ptrace.set_registers(self.tid, parked)
+        ptrace.set_signal_mask(self.tid, ALL_SIGNALS)
 
     def call(self, name: str, *arguments: int) -> int:
         """The result; raises OSError with the errno of a failure, TraceeGone."""

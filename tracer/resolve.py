@@ -74,6 +74,7 @@ class Changes(NamedTuple):
 
     new: list[SplitPoint]
     gone: list[SplitPoint]
+    unresolved: list[Unresolved]  # of the libraries that are new
 
 
 class _LibraryFile:
@@ -249,9 +250,9 @@ class Resolver:
         gone = self._forget_vanished()
         before = set(self._points)
         self._retry_pending()
-        for split in self._splits if new else ():
-            self._resolve_split(split, new)
-        return Changes([point for address, point in self._points.items() if address not in before], gone)
+        matched = [split for split in self._splits if any(one.matches(split.library or "") for one in new)]
+        unresolved = [why for split in matched for why in self._resolve_split(split, new)]
+        return Changes([p for address, p in self._points.items() if address not in before], gone, unresolved)
 
     def _inspect(self, group: tuple[Mapping, ...]) -> list[MappedObject] | _Refusal:
         """The objects that one file is mapped as: one for each load bias."""

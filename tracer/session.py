@@ -335,18 +335,21 @@ class Session:
         try:
             ledger.note_commit(record)
             home.expect(dirty)
-            commit.apply(record, ledger, tracee.pid, tracee.remote, tracee.memory)
+            commit.apply(record, ledger, tracee.pid, tracee.remote, tracee.memory, before_pages=lambda: self._follow(answer))
         except Exception:
             tracee.unpark(away.tid, away.regs, mask)
             raise
         finally:
             ledger.note_committed(nbytes)
             ledger.note_returned()
-        if answer.journal:
-            home.follow(answer.journal, home.brk)
-            home.brk = answer.brk
         home.settle(dirty, intersect(stale, home.held.runs))
         return dirty, answer.seconds
+
+    def _follow(self, answer: wire.Returned) -> None:
+        """New mappings are watched before they are written: a written one would never merge with its neighbour again."""
+        if answer.journal:
+            self.tracee.home.follow(answer.journal, self.tracee.home.brk)
+            self.tracee.home.brk = answer.brk
 
     def _audit(self, channel: Channel) -> None:
         """Recomputes invariant 3: every held page equals its twin. Raises JobFailed, which names the first that does not.

@@ -101,10 +101,11 @@ class Tracee:
         mask = ptrace.signal_mask(tid)
         if self.breakpoints.annexes:
             self.ledger.note_borrowed(tid, regs, mask)
-            ptrace.set_signal_mask(tid, ALL_SIGNALS)
             parked = regs.copy()
             parked.rip = self.breakpoints.annexes[0].park
             ptrace.set_registers(tid, parked)
+            # Not before: where it was there is a breakpoint.
+            ptrace.set_signal_mask(tid, ALL_SIGNALS)
         return mask
 
     def unpark(self, tid: int, regs: Registers, mask: int) -> None:
