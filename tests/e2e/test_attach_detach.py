@@ -80,6 +80,44 @@ def test_detach_at_once(target, work, profile):
         check_detached(target, before)
 
 
+def test_asked_twice(build, work, profile):
+    """More requests to end during a detach change nothing: it is finished."""
+    target = work.start([build("threads", library="work"), "concurrent", 1000000])
+    before = Snapshot.of(target.pid, LIBRARY)
+    session = work.attach(target.pid, profile("work"))
+    while session.running.alive:
+        session.running.kill(signal.SIGINT)
+        session.running.kill(signal.SIGTERM)
+    session.ended()
+    now = Snapshot.of(target.pid, LIBRARY)
+    assert now.code == before.code and now.descriptors == before.descriptors and now.status["TracerPid"] == "0"
+    assert not set(thread_states(target.pid).values()) & {"T", "t"}
+    target.kill(signal.SIGKILL)
+
+
+def test_blocked_in_system_calls(build, work, profile):
+    """Threads that wait in system calls go on waiting, through attach and detach, and are woken as without radium."""
+    target = work.start([build("blocked", library="work")])
+    for _ in range(3):
+        session = work.attach(target.pid, profile("work"))
+        session.detach()
+    session = work.attach(target.pid, profile("work"))
+    target.release()
+    target.check_success()
+    session.ended()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("action", ["errno", "kill"])
+def test_filter_installed_after_attach(build, work, profile, action):
+    """A seccomp filter that the program installs while it is attached meets no system call of radium's."""
+    target = work.start([build("seccomped", library="work"), action, "late"], hold=True)
+    session = work.attach(target.pid, profile("work"))
+    target.release()
+    target.check_success()
+    assert remote_of(session.ended(), "work_mix") == 10
+
+
 def test_detach_with_threads(build, work, profile):
     """All threads of a program run after a detach, and their mappings are as before."""
     program = build("threads", library="work")

@@ -55,6 +55,34 @@ def test_killed_at_a_random_moment(target, work, profile, acceptor, seed):
     target.check_success()
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("mode", ["concurrent", "churn", "masked"])
+def test_killed_among_threads(build, work, profile, acceptor, mode, seed):
+    """A program of several threads, blocked signals or not, ends with the right results after a kill at any moment."""
+    rounds = {"concurrent": 3000, "churn": 100, "masked": 3000}[mode]
+    program = [build("threads", library="work"), mode, rounds]
+    whole = work.run_whole(program)
+    target = work.start(program, hold=True)
+    session = work.attach(target.pid, profile("work"), acceptor=acceptor)
+    target.release()
+    time.sleep(random.Random(seed).random() * 0.3)  # the random moment
+    session.running.kill(signal.SIGKILL)
+    assert target.check_success() == whole.stdout
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_among_local_calls(build, work, profile, seed):
+    """Threads that are on their way past a breakpoint when radium is killed go on rightly."""
+    program = [build("null", library="null"), 100000]
+    whole = work.run_whole(program)
+    target = work.start(program, hold=True)
+    session = work.attach(target.pid, profile("null_guarded"))
+    target.release()
+    time.sleep(random.Random(seed).random() * 0.1)  # the random moment
+    session.running.kill(signal.SIGKILL)
+    assert target.check_success() == whole.stdout
+
+
 def test_attach_again_after_the_kill(target, work, profile):
     """After radium was killed, attach works again, and its detach leaves no breakpoint of either."""
     before = Snapshot.of(target.pid, LIBRARY)

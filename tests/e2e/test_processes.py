@@ -1,7 +1,9 @@
 """exec, fork, spawn and the ways to end: as without radium."""
 
 import os
+import random
 import signal
+import time
 
 import pytest
 from harness import DEADLINE_S, descendants_named, remote_total
@@ -13,7 +15,7 @@ def test_exit_codes(build, work, profile, how):
     work.same([build("dies", library="null"), how], profile("null"))
 
 
-@pytest.mark.parametrize("mode", ["self", "other"])
+@pytest.mark.parametrize("mode", ["self", "other", "thread"])
 def test_exec(build, work, profile, mode):
     """A program that execs goes on as the new program; nothing of the old session harms it."""
     split = work.same([build("execs", library="null"), mode], profile("null"))
@@ -52,13 +54,35 @@ def test_attached_program_ends(build, work, profile):
     assert report["splits"][0]["calls"]["remote"] == 100
 
 
-def test_attached_program_execs(build, work, profile):
+@pytest.mark.parametrize("mode", ["other", "thread"])
+def test_attached_program_execs(build, work, profile, mode):
     """A program attached to that execs ends as it does without radium."""
-    target = work.start([build("execs", library="null"), "other"], hold=True)
+    target = work.start([build("execs", library="null"), mode], hold=True)
     session = work.attach(target.pid, profile("null"))
     target.release()
     target.check_success()
     session.ended()
+
+
+def test_run_is_killed_by_the_programs_death(build, work, profile):
+    """A program under `radium run` that is killed by SIGKILL, at any moment, ends `run` with 137."""
+    for seed in range(5):
+        session = work.start_split([build("longrun", library="work")], profile("work"))
+        session.running.out.wait_for("READY")
+        (pid,) = descendants_named(session.running.pid, "longrun")
+        time.sleep(random.Random(seed).random() * 0.2)  # the random moment
+        os.kill(pid, signal.SIGKILL)
+        assert session.running.wait() == 128 + signal.SIGKILL, session.running.err.tail()
+
+
+def test_interrupts_reach_the_program(build, work, profile):
+    """Ctrl-C does to a program under `radium run` what it does without: it was not started with SIGINT ignored."""
+    session = work.start_split([build("longrun", library="work")], profile("work"))
+    session.running.out.wait_for("^progress")
+    (pid,) = descendants_named(session.running.pid, "longrun")
+    for each in (session.running.pid, pid):
+        os.kill(each, signal.SIGINT)
+    assert session.running.wait() == 128 + signal.SIGINT
 
 
 def test_stdin_belongs_to_the_program(build, work, profile):

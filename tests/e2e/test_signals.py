@@ -1,10 +1,12 @@
 """Signals and faults of a program with split calls are as without radium."""
 
 import os
+import random
 import signal
+import time
 
 import pytest
-from harness import calls_made, poll_until, progress, thread_states
+from harness import calls_made, poll_until, progress, remote_of, status, thread_states
 
 
 @pytest.mark.parametrize("mode", ["timer", "prof", "mask", "ignored"])
@@ -69,11 +71,31 @@ def test_stopped_program_stays_stopped_after_detach(build, work, profile):
     target.check_success()
 
 
-def test_terminated_while_calling(build, work, profile):
-    """A program killed by a signal during its calls ends by that signal; attach ends well."""
+def test_stopped_program_is_attached(build, work, profile):
+    """A program that is stopped by SIGSTOP can be attached to, stays stopped, and its calls are right after SIGCONT."""
+    target = work.start([build("longrun", library="work")])
+    progress(target)
+    os.kill(target.pid, signal.SIGSTOP)
+    poll_until(lambda: set(thread_states(target.pid).values()) == {"T"}, "the program stops")
+    session = work.attach(target.pid, profile("work"))
+    poll_until(lambda: status(target.pid)["State"][0] in "Tt", "it is stopped still")
+    made = len(target.out.seen)
+    session.detach()
+    assert set(thread_states(target.pid).values()) == {"T"} and len(target.out.seen) == made
+    session = work.attach(target.pid, profile("work"))
+    os.kill(target.pid, signal.SIGCONT)
+    progress(target)
+    assert remote_of(session.detach(), "work_mix") > 0
+    target.kill()
+    target.check_success()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_while_calling(build, work, profile, seed):
+    """A program killed by SIGKILL at any moment ends by that signal; attach ends well."""
     target = work.start([build("longrun", library="work")])
     session = work.attach(target.pid, profile("work"))
-    progress(target)
+    time.sleep(random.Random(seed).random() * 0.1)  # the random moment
     target.kill(signal.SIGKILL)
     assert target.wait() == 128 + signal.SIGKILL
     session.ended()

@@ -28,7 +28,19 @@ def test_threads_come_and_go(build, work, profile):
     assert split.remote("work_mix") > 0
 
 
-@pytest.mark.parametrize("mode", ["counters", "concurrent", "churn"])
+def test_threads_that_block_all_signals(build, work, profile):
+    """A breakpoint met with SIGTRAP blocked costs the program nothing, though the kernel then forgets the handler."""
+    split = work.same([build("threads", library="work"), "masked", 5], profile("work"))
+    assert split.remote("work_mix") > 0
+
+
+def test_main_thread_ends_first(build, work, profile):
+    """When the main thread ends before the others, radium leaves and they go on."""
+    split = work.same([build("threads", library="work"), "headless", 30], profile("work"))
+    assert "main thread" in split.stderr
+
+
+@pytest.mark.parametrize("mode", ["counters", "concurrent", "churn", "masked", "headless"])
 def test_attached_while_threads_run(build, work, profile, mode):
     """A program of several threads is attached while they run."""
     program = build("threads", library="work")

@@ -1,5 +1,6 @@
-/* seccomped errno|kill: a program whose own seccomp filter refuses what a tracer would have it call: userfaultfd
- * (errno: EPERM, kill: the process dies), and mremap and prctl in the same way. */
+/* seccomped errno|kill [late]: a program whose own seccomp filter refuses what a tracer would have it call: userfaultfd
+ * (errno: EPERM, kill: the process dies), and mremap and prctl in the same way; so is rt_sigaction, which is called to withdraw.
+ * late: the filter is installed after READY. */
 #define _GNU_SOURCE
 #include "target.h"
 #include "work.h"
@@ -20,6 +21,7 @@ static void refuse(unsigned action)
         REFUSE(SYS_userfaultfd, action),
         REFUSE(SYS_mremap, action),
         REFUSE(SYS_prctl, action),
+        REFUSE(SYS_rt_sigaction, action),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
@@ -30,8 +32,13 @@ static void refuse(unsigned action)
 int main(int argc, char **argv)
 {
     static uint64_t words[512] = {1};
-    refuse(argc > 1 && !strcmp(argv[1], "kill") ? SECCOMP_RET_KILL_PROCESS : SECCOMP_RET_ERRNO | EPERM);
-    ready();
+    unsigned action = argc > 1 && !strcmp(argv[1], "kill") ? SECCOMP_RET_KILL_PROCESS : SECCOMP_RET_ERRNO | EPERM;
+    int late = argc > 2;
+    if (late)
+        ready();
+    refuse(action);
+    if (!late)
+        ready();
     for (int i = 0; i < 10; i++)
         printf("%d %016lx\n", i, work_mix(words, 512, 2));
     return success();

@@ -1,10 +1,12 @@
-/* threads counters|waits|concurrent|churn|idle [ROUNDS]: split calls among other threads.
- * idle: the other threads count and main waits for them, until killed. */
+/* threads counters|waits|concurrent|churn|idle|masked|headless [ROUNDS]: split calls among other threads.
+ * idle: the other threads count and main waits for them, until killed. masked: the calling threads block all signals.
+ * headless: main ends and the others go on. */
 #define _GNU_SOURCE
 #include "target.h"
 #include "work.h"
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -108,6 +110,33 @@ static void churn_run(void)
     }
 }
 
+static void *mix_masked(void *which)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    return mix(which);
+}
+
+static void masked_run(void)
+{
+    pthread_t threads[THREADS];
+    for (long i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, mix_masked, (void *)i);
+    for (int i = 0; i < THREADS; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+        printf("thread %d %016lx\n", i, results[i]);
+    }
+}
+
+static void *go_on(void *main_thread)
+{
+    CHECK(pthread_join((pthread_t)main_thread, NULL) == 0);
+    mix(NULL);
+    printf("%016lx\n", results[0]);
+    exit(success());
+}
+
 int main(int argc, char **argv)
 {
     const char *mode = argc > 1 ? argv[1] : "counters";
@@ -121,6 +150,13 @@ int main(int argc, char **argv)
         concurrent_run();
     else if (!strcmp(mode, "idle"))
         idle_run();
+    else if (!strcmp(mode, "masked"))
+        masked_run();
+    else if (!strcmp(mode, "headless")) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, go_on, (void *)pthread_self());
+        pthread_exit(NULL);
+    }
     else
         churn_run();
     return success();
