@@ -7,7 +7,7 @@ everything that is written to it.
 Invariant: the ledger names a breakpoint before its int3 is written, and forgets it after the byte is back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from radium.core.addr import PAGE_SIZE, USER_END
@@ -29,6 +29,8 @@ ANNEX_MAPPED_NBYTES = ANNEX_NBYTES + PAGE_SIZE
 # rel32 operands of relocated copies reach 2 GiB; half of that leaves room for the library itself.
 REACH = 1 << 30
 SIGACTION_NBYTES = 32
+# In a signal mask.
+TRAP = 1 << (SIGTRAP - 1)
 MAP_FIXED_NOREPLACE_ANONYMOUS = 0x100000 | 0x22
 LOWEST = 0x110000
 
@@ -154,19 +156,30 @@ class Breakpoints:
             self._note()
             self.memory.write(data, annex.kernel_sigaction())
             thread.call("rt_sigaction", SIGTRAP, data, 0, 8)
+        if annex is self.annexes[0]:
+            self._unblock()
         return annex
 
-    def keep_handler(self, tid: int) -> None:
-        """A thread met a breakpoint; if it blocked SIGTRAP, our handler is gone, and SIGTRAP unblocked (annex.py, Beware)."""
-        if not self.annexes or not ptrace.signal_mask(tid) or self._is_caught():
+    def keep_handler(self, tids: Iterable[int]) -> None:
+        """Threads met breakpoints; if one blocked SIGTRAP, that has taken our handler away and unblocked it (annex.py, Beware)."""
+        masks = {tid: mask for tid in tids if (mask := ptrace.signal_mask(tid))}
+        if not self.annexes or not masks or self._is_caught():
             return
-        self._unblocked[tid] = ptrace.signal_mask(tid)
+        self._unblocked.update(masks)
         self._note()
-        with self._remote().borrow(tid) as thread:
+        with self._remote().borrow(next(iter(masks))) as thread:
             thread.call("rt_sigaction", SIGTRAP, self.annexes[-1].range.end, 0, 8)
 
+    def _unblock(self) -> None:
+        """Threads that block SIGTRAP would lose us the handler, or die if we are killed."""
+        masks = {tid: ptrace.signal_mask(tid) for tid in self.threads.threads}
+        self._unblocked = {tid: mask & ~TRAP for tid, mask in masks.items() if mask & TRAP}
+        self._note()
+        for tid, mask in self._unblocked.items():
+            ptrace.set_signal_mask(tid, mask)
+
     def _is_caught(self) -> bool:
-        return bool(int(procfs.status(self.pid)["SigCgt"], 16) & 1 << (SIGTRAP - 1))
+        return bool(int(procfs.status(self.pid)["SigCgt"], 16) & TRAP)
 
     def _remote(self) -> RemoteSyscalls:
         assert self.remote is not None

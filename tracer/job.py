@@ -288,7 +288,7 @@ class Job:
             # It has been withdrawn meanwhile, and the thread stands before it.
             self.threads.resume(stop.tid)
             return
-        self.tracee.breakpoints.keep_handler(stop.tid)
+        self.tracee.breakpoints.keep_handler([stop.tid])
         regs = ptrace.registers(stop.tid)
         if entry in self.splits and not self._is_guest(stop.tid):
             self.session.on_trap(stop, point, self.splits[entry], regs)

@@ -26,7 +26,8 @@ ALL_SIGNALS = (1 << 64) - 1 & ~mask_of([signal.SIGKILL, signal.SIGSTOP])
 class RemoteSyscalls:
     """The way to make system calls in a tracee.
 
-    gadget: address of a `syscall` instruction in it; park: where a thread can wait for the guardian, 0 if there is no such place.
+    gadget: address of a `syscall` instruction in it; park: where a thread can wait for the guardian, 0 where there is
+    no such place.
     """
 
     def __init__(self, threads: Threads, ledger: Ledger, gadget: int, park: int = 0) -> None:
