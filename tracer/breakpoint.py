@@ -156,27 +156,27 @@ class Breakpoints:
             self._note()
             self.memory.write(data, annex.kernel_sigaction())
             thread.call("rt_sigaction", SIGTRAP, data, 0, 8)
-        if annex is self.annexes[0]:
-            self._unblock()
+        self.keep_handler(self.threads.threads)
         return annex
 
     def keep_handler(self, tids: Iterable[int]) -> None:
-        """Threads met breakpoints; if one blocked SIGTRAP, that has taken our handler away and unblocked it (annex.py, Beware)."""
-        masks = {tid: mask for tid in tids if (mask := ptrace.signal_mask(tid))}
-        if not self.annexes or not masks or self._is_caught():
-            return
-        self._unblocked.update(masks)
-        self._note()
-        with self._remote().borrow(next(iter(masks))) as thread:
-            thread.call("rt_sigaction", SIGTRAP, self.annexes[-1].range.end, 0, 8)
+        """Lets no stopped thread block SIGTRAP while we are there: annex.py, Beware, says what an int3 would do then.
 
-    def _unblock(self) -> None:
-        """Threads that block SIGTRAP would lose us the handler, or die if we are killed."""
-        masks = {tid: ptrace.signal_mask(tid) for tid in self.threads.threads}
-        self._unblocked = {tid: mask & ~TRAP for tid, mask in masks.items() if mask & TRAP}
-        self._note()
-        for tid, mask in self._unblocked.items():
+        If one has met an int3 already, that has unblocked the signal and taken our handler away, which is put back.
+        """
+        masks = {tid: mask for tid in tids if (mask := ptrace.signal_mask(tid))}
+        if not self.annexes or not masks:
+            return
+        is_caught = self._is_caught()
+        changed = {tid: mask & ~TRAP for tid, mask in masks.items() if mask & TRAP or not is_caught}
+        if changed:
+            self._unblocked.update(changed)
+            self._note()
+        for tid, mask in changed.items():
             ptrace.set_signal_mask(tid, mask)
+        if not is_caught:
+            with self._remote().borrow(next(iter(masks))) as thread:
+                thread.call("rt_sigaction", SIGTRAP, self.annexes[-1].range.end, 0, 8)
 
     def _is_caught(self) -> bool:
         return bool(int(procfs.status(self.pid)["SigCgt"], 16) & TRAP)

@@ -130,7 +130,7 @@ class Session:
             threads.stop_all()
             if tid not in threads.threads or threads.is_over:
                 return
-            self.tracee.breakpoints.keep_handler(other.tid for other in threads.pending if other.kind == "trap")
+            self.tracee.breakpoints.keep_handler(other for other in threads.threads if other != tid)
             self._try(tid, split, regs, started)
         except AtHome as answer:
             self._run_at_home(tid, point, split, regs, answer.reason)

@@ -1,5 +1,6 @@
 /* threads counters|waits|concurrent|churn|idle|masked|headless [ROUNDS]: split calls among other threads.
- * idle: the other threads count and main waits for them, until killed. masked: the calling threads block all signals.
+ * idle: the other threads count and main waits for them, until killed. masked: the calling threads block all signals;
+ * RUNNING when each has called.
  * headless: main ends and the others go on. */
 #define _GNU_SOURCE
 #include "target.h"
@@ -110,11 +111,16 @@ static void churn_run(void)
     }
 }
 
+static atomic_int called;
+
 static void *mix_masked(void *which)
 {
+    uint64_t words[WORDS] = {1};
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
+    CHECK(work_mix(words, WORDS, 1));
+    called++;
     return mix(which);
 }
 
@@ -123,6 +129,10 @@ static void masked_run(void)
     pthread_t threads[THREADS];
     for (long i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, mix_masked, (void *)i);
+    while (called < THREADS)
+        sched_yield();
+    puts("RUNNING");
+    fflush(stdout);
     for (int i = 0; i < THREADS; i++) {
         CHECK(pthread_join(threads[i], NULL) == 0);
         printf("thread %d %016lx\n", i, results[i]);
