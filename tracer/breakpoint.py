@@ -18,7 +18,7 @@ from radium.errors import NotPossible, RemoteFault
 from radium.linux import procfs, ptrace, vm
 from radium.tracer.annex import PARK_SYSCALL, SIGTRAP, Annex
 from radium.tracer.entry import MAX_INSTRUCTION_NBYTES, Emulator, FirstInstruction, compile_emulation, decode_first
-from radium.tracer.ledger import AnnexPlan, Armed, Ledger, Plan
+from radium.tracer.ledger import AnnexPlan, Armed, Gadget, Ledger, Plan
 from radium.tracer.remote_syscall import RemoteSyscalls
 from radium.tracer.stops import Threads
 
@@ -65,6 +65,7 @@ class Breakpoints:
         self.threads = threads
         self.pid = threads.pid
         self.remote = remote
+        self._outside = remote.gadget if remote else Gadget(0)
         self.ledger = ledger
         self.memory = vm.ForcedMemory(self.pid)
         self.plain = TraceeMemory(self.pid)
@@ -72,6 +73,7 @@ class Breakpoints:
         self._points: dict[int, Breakpoint] = {}
         self._old_action = b""
         self._unblocked: dict[int, int] = {}
+        self._opening: list[int] | None = None
 
     def at(self, entry: int) -> Breakpoint | None:
         return self._points.get(entry)
@@ -138,14 +140,14 @@ class Breakpoints:
         remote = self._remote()
         data = base + ANNEX_NBYTES
         tid = self._any_thread()
+        annex = Annex(base, ANNEX_NBYTES)
         with remote.borrow(tid) as thread:
-            thread.call("mmap", base, ANNEX_MAPPED_NBYTES, 5, MAP_FIXED_NOREPLACE_ANONYMOUS, -1, 0)
-            annex = Annex(base, ANNEX_NBYTES)
-            self.memory.write(base, annex.image())
             self.annexes.append(annex)
             self._note()
-            remote.park = self.annexes[0].park
-            remote.gadget = thread.gadget = remote.park + PARK_SYSCALL
+            thread.call("mmap", base, ANNEX_MAPPED_NBYTES, 5, MAP_FIXED_NOREPLACE_ANONYMOUS, -1, 0)
+            self.memory.write(base, annex.image())
+            remote.gadget = Gadget(self.annexes[0].park + PARK_SYSCALL, self.annexes[0].park)
+            thread.use(remote.gadget)
             thread.call("mprotect", data, PAGE_SIZE, 3)
             thread.call("rt_sigaction", SIGTRAP, 0, data, 8)
             old = self.memory.read(data, SIGACTION_NBYTES)
@@ -227,6 +229,11 @@ class Breakpoints:
         self.threads.statuses.entries.difference_update(entries)
         self._note()
 
+    def note_opening(self, there: list[int] | None) -> None:
+        """A userfaultfd is about to be made in the tracee, which has these already; None: it has been closed again."""
+        self._opening = there
+        self._note()
+
     def _note(self) -> None:
         self.ledger.note_plan(self.plan())
 
@@ -236,11 +243,13 @@ class Breakpoints:
             self.pid,
             [Armed(point.entry, point.original) for point in self._points.values()],
             [
-                AnnexPlan(a.range.start, a.range.start + ANNEX_MAPPED_NBYTES, a.park + PARK_SYSCALL, a.resume_points())
+                AnnexPlan(a.range.start, a.range.start + ANNEX_MAPPED_NBYTES, a.park, a.resume_points())
                 for a in self.annexes
             ],
             self._old_action,
             list(self._unblocked.items()),
+            self._outside,
+            self._opening,
         )
 
     # Memory as the program sees it

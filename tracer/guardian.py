@@ -19,7 +19,7 @@ from radium.tracer import commit
 from radium.tracer.ledger import Ledger, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import OPTIONS, Threads
-from radium.tracer.withdraw import is_parked, leave_handlers, withdraw
+from radium.tracer.withdraw import annex_gadget, is_parked, leave_handlers, withdraw
 
 _DISMISSED = b"."
 # A thread that sleeps in vfork is stopped when its child, which is not traced then, has left the memory.
@@ -101,7 +101,7 @@ def _put_right(threads: Threads, plan: Plan, ledger: Ledger) -> None:
     record, borrowed = ledger.commit(), ledger.borrowed()
     if record is not None and is_parked(threads, plan, record.tid):
         memory = vm.ForcedMemory(plan.pid)
-        remote = RemoteSyscalls(threads, ledger, plan.annexes[0].gadget)
+        remote = RemoteSyscalls(threads, ledger, annex_gadget(plan.annexes[0]))
         commit.apply(record, ledger, plan.pid, remote, memory, again=True)
         memory.close()
     elif borrowed is not None and borrowed[0] in threads.threads:

@@ -14,6 +14,7 @@ ledger says may be done again without harm.
 import ctypes
 import mmap
 import struct
+from typing import NamedTuple
 
 import msgspec
 
@@ -46,8 +47,19 @@ class Armed(msgspec.Struct, array_like=True):
 class AnnexPlan(msgspec.Struct, array_like=True):
     start: int
     end: int
-    gadget: int  # `syscall` in its park loop
+    park: int
     resume: list[tuple[int, int]]  # (address in the annex, where a thread found there goes on)
+
+
+class Gadget(NamedTuple):
+    """Where a thread makes system calls for us, and where it waits for the guardian when radium is killed meanwhile.
+
+    syscall: the instruction; park: a loop, 0: there is none; returns: it gets there by a `ret`, with the address on its stack.
+    """
+
+    syscall: int
+    park: int = 0
+    returns: bool = False
 
 
 class Plan(msgspec.Struct, array_like=True):
@@ -57,7 +69,9 @@ class Plan(msgspec.Struct, array_like=True):
     armed: list[Armed] = []
     annexes: list[AnnexPlan] = []
     old_action: bytes = b""  # the tracee's own kernel sigaction of SIGTRAP; empty: ours is not installed
-    unblocked: list[tuple[int, int]] = []  # (tid, signal mask): its mask, once the kernel had taken SIGTRAP from it
+    unblocked: list[tuple[int, int]] = []  # (tid, signal mask): its mask, from which SIGTRAP has been taken
+    outside: Gadget = Gadget(0)  # in the tracee's own code
+    opening: list[int] | None = None  # while one more userfaultfd is made in it: those that it had
 
 
 class CommitRecord(msgspec.Struct, array_like=True):

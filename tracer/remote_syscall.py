@@ -12,29 +12,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from radium.core.regs import NO_SYSCALL, Registers
-from radium.errors import JobFailed, NotPossible, TraceeGone
-from radium.linux import procfs, ptrace
+from radium.errors import JobFailed, NotPossible, RemoteFault, TraceeGone
+from radium.linux import procfs, ptrace, vm
 from radium.linux.libc import NUMBERS, syscall
 from radium.linux.signals import mask_of
-from radium.tracer.ledger import Ledger
+from radium.tracer.ledger import Gadget, Ledger
 from radium.tracer.stops import Threads
 
 # As the kernel keeps it: these two cannot be blocked.
 ALL_SIGNALS = (1 << 64) - 1 & ~mask_of([signal.SIGKILL, signal.SIGSTOP])
+RED_ZONE = 128
 
 
 class RemoteSyscalls:
-    """The way to make system calls in a tracee.
+    """The way to make system calls in a tracee."""
 
-    gadget: address of a `syscall` instruction in it; park: where a thread can wait for the guardian, 0 where there is
-    no such place.
-    """
-
-    def __init__(self, threads: Threads, ledger: Ledger, gadget: int, park: int = 0) -> None:
+    def __init__(self, threads: Threads, ledger: Ledger, gadget: Gadget) -> None:
         self.threads = threads
         self.ledger = ledger
         self.gadget = gadget
-        self.park = park
 
     @contextmanager
     def borrow(self, tid: int) -> "Iterator[Borrowed]":
@@ -45,7 +41,7 @@ class RemoteSyscalls:
         self.ledger.note_borrowed(tid, regs, mask)
         borrowed = Borrowed(self, tid, regs)
         try:
-            borrowed.take(self.park)
+            borrowed.take()
             yield borrowed
         finally:
             borrowed.give_back(regs, mask)
@@ -66,23 +62,41 @@ class RemoteSyscalls:
 class Borrowed:
     def __init__(self, owner: RemoteSyscalls, tid: int, regs: Registers) -> None:
         self.threads = owner.threads
-        self.gadget = owner.gadget
         self.tid = tid
         self._regs = regs.copy()
+        self._rsp = regs.rsp
         self._held_back: list[int] = []
+        self.use(owner.gadget)
 
-    def take(self, park: int) -> None:
+    def use(self, gadget: Gadget) -> None:
+        """From here on calls are made there."""
+        self.gadget = gadget
+        self._regs.rsp = self._rsp
+        if gadget.returns:
+            self._prepare_return(gadget.park)
+
+    def _prepare_return(self, park: int) -> None:
+        """Below the red zone, where a signal's frame would come too, the stack belongs to nobody (psABI 3.2.2)."""
+        at = (self._rsp - RED_ZONE - 8) & ~7
+        try:
+            vm.write(self.tid, at, park.to_bytes(8, "little"))
+            self._regs.rsp = at
+        except RemoteFault:
+            # The stack has not grown so far: then the thread cannot wait if we are killed.
+            return
+
+    def take(self) -> None:
         """Signals are blocked when the thread is away from where it was: there may be a breakpoint, which needs SIGTRAP."""
-        if park:
+        if self.gadget.park:
             parked = self._regs.copy()
-            parked.rip, parked.orig_rax = park, NO_SYSCALL
+            parked.rip, parked.orig_rax = self.gadget.park, NO_SYSCALL
             ptrace.set_registers(self.tid, parked)
         ptrace.set_signal_mask(self.tid, ALL_SIGNALS)
 
     def call(self, name: str, *arguments: int) -> int:
         """The result; raises OSError with the errno of a failure, TraceeGone."""
         regs = self._regs
-        regs.rip, regs.rax, regs.orig_rax = self.gadget, NUMBERS[name], NO_SYSCALL
+        regs.rip, regs.rax, regs.orig_rax = self.gadget.syscall, NUMBERS[name], NO_SYSCALL
         values = [value & (1 << 64) - 1 for value in (*arguments, 0, 0, 0, 0, 0, 0)[:6]]
         regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9 = values
         ptrace.set_registers(self.tid, regs)

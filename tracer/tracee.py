@@ -13,7 +13,7 @@ from radium.tracer.home import Home
 from radium.tracer.ledger import Ledger, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import Threads
-from radium.tracer.withdraw import syscall_instruction, withdraw
+from radium.tracer.withdraw import find_gadget, withdraw
 
 # Fields of /proc/PID/stat (proc(5)) for prctl(PR_SET_MM_MAP): start_code end_code start_data end_data start_brk
 # start_stack arg_start arg_end env_start env_end
@@ -28,7 +28,6 @@ class Tracee:
         self.pid = threads.pid
         self.ledger = ledger
         self.guardian = guardian
-        ledger.note_plan(Plan(self.pid))
         self.remote = self._remote()
         self.breakpoints = Breakpoints(threads, self.remote, ledger)
         self.memory = self.breakpoints.memory
@@ -41,7 +40,8 @@ class Tracee:
     def _remote(self) -> RemoteSyscalls | None:
         """None when the tracee has a seccomp filter that we cannot suspend: a refused call could kill it."""
         try:
-            remote = RemoteSyscalls(self.threads, self.ledger, syscall_instruction(self.pid))
+            remote = RemoteSyscalls(self.threads, self.ledger, find_gadget(self.pid))
+            self.ledger.note_plan(Plan(self.pid, outside=remote.gadget))
             with remote.borrow(next(iter(self.threads.threads))):
                 return remote
         except (NotPossible, RemoteFault):
@@ -52,7 +52,9 @@ class Tracee:
     def watch(self, tid: int) -> None:
         """Begins to notice the tracee's writes, once."""
         if not self._is_watched:
+            self.breakpoints.note_opening(procfs.userfaultfds(self.pid))
             self.home.watch(self.remote, tid)
+            self.breakpoints.note_opening(None)
             self._is_watched = True
 
     def setup(self, tid: int) -> wire.Setup:

@@ -6,11 +6,11 @@ be handled, code bytes, signal disposition, mappings; each step may be done agai
 
 from collections.abc import Callable
 
-from radium.core.mapping import SPECIAL, Mapping, parse_maps
+from radium.core.mapping import PROT_EXEC, SPECIAL, Mapping, parse_maps
 from radium.errors import NotPossible, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace, vm
 from radium.tracer.annex import PARK_NBYTES, PARK_SYSCALL, SIGTRAP
-from radium.tracer.ledger import AnnexPlan, Ledger, Plan
+from radium.tracer.ledger import AnnexPlan, Gadget, Ledger, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import Threads
 
@@ -74,7 +74,7 @@ def _leave_annexes(threads: Threads, plan: Plan, tid: int) -> None:
 def leave_handlers(threads: Threads, plan: Plan) -> None:
     """Lets threads that are in the annexes' signal handler return from it."""
     for tid in list(threads.threads):
-        _step_while(threads, tid, lambda rip: (annex := _annex_at(plan, rip)) is not None and rip < _park(annex))
+        _step_while(threads, tid, lambda rip: (annex := _annex_at(plan, rip)) is not None and rip < annex.park)
 
 
 def is_parked(threads: Threads, plan: Plan, tid: int) -> bool:
@@ -82,15 +82,16 @@ def is_parked(threads: Threads, plan: Plan, tid: int) -> bool:
     if tid not in threads.threads:
         return False
     rip = ptrace.registers(tid).rip
-    return any(_park(annex) <= rip < _park(annex) + PARK_NBYTES for annex in plan.annexes)
+    places = [(plan.outside.park, 2), (plan.outside.syscall, 3), *((annex.park, PARK_NBYTES) for annex in plan.annexes)]
+    return any(start <= rip < start + nbytes for start, nbytes in places if start)
 
 
 def _annex_at(plan: Plan, rip: int) -> AnnexPlan | None:
     return next((annex for annex in plan.annexes if annex.start <= rip < annex.end), None)
 
 
-def _park(annex: AnnexPlan) -> int:
-    return annex.gadget - PARK_SYSCALL
+def annex_gadget(annex: AnnexPlan) -> Gadget:
+    return Gadget(annex.park + PARK_SYSCALL, annex.park)
 
 
 def _step_while(threads: Threads, tid: int, is_inside: Callable[[int], bool]) -> None:
@@ -130,14 +131,21 @@ def _restore_rest(threads: Threads, tid: int, plan: Plan, ledger: Ledger) -> Non
     there = [annex for annex in plan.annexes if annex.start in mapped]
     if not there:
         return
-    remote = RemoteSyscalls(threads, ledger, there[0].gadget)
+    remote = RemoteSyscalls(threads, ledger, annex_gadget(there[0]))
     with remote.borrow(tid) as thread:
         if plan.old_action:
             _write_forced(tid, there[0].end - len(plan.old_action), plan.old_action)
             thread.call("rt_sigaction", SIGTRAP, there[0].end - len(plan.old_action), 0, 8)
-        thread.gadget = syscall_instruction(tid)
+        for fd in _leftover(tid, plan):
+            thread.call("close", fd)
+        thread.use(plan.outside if _is_whole(tid, plan.outside) else find_gadget(tid))
         for annex in there:
             thread.call("munmap", annex.start, annex.end - annex.start)
+
+
+def _leftover(tid: int, plan: Plan) -> list[int]:
+    """A userfaultfd that was taken over, or was about to be, and not closed yet."""
+    return [] if plan.opening is None else [fd for fd in procfs.userfaultfds(tid) if fd not in plan.opening]
 
 
 def _write_forced(pid: int, address: int, data: bytes) -> None:
@@ -148,17 +156,54 @@ def _write_forced(pid: int, address: int, data: bytes) -> None:
         memory.close()
 
 
-def syscall_instruction(pid: int) -> int:
-    """The address of a `syscall` in the kernel's vdso, which every process has. Raises NotPossible."""
-    vdso = _vdso(parse_maps(procfs.read(pid, "maps")), pid)
-    at = vm.read(pid, vdso.start, vdso.end - vdso.start).find(b"\x0f\x05")
-    if at < 0:
-        raise NotPossible("its vdso holds no system call instruction", where=f"pid {pid}")
-    return vdso.start + at
+# Gadgets in the tracee's own code
+
+_SYSCALL, _SYSCALL_RET, _LOOP = b"\x0f\x05", b"\x0f\x05\xc3", b"\xeb\xfe"
+# Of one mapping: more than any libc has.
+_SEARCHED_NBYTES = 4 << 20
 
 
-def _vdso(mappings: list[Mapping], pid: int) -> Mapping:
-    for mapping in mappings:
-        if mapping.path == SPECIAL[0]:
-            return mapping
-    raise NotPossible("has no vdso (the kernel runs with vdso=0)", where=f"pid {pid}")
+def find_gadget(pid: int) -> Gadget:
+    """`syscall; ret` and an endless loop, bytes that every libc has somewhere. Failing that, a `syscall` of the vdso.
+
+    Raises NotPossible.
+    """
+    mappings = parse_maps(procfs.read(pid, "maps"))
+    call = park = 0
+    for mapping in sorted((m for m in mappings if m.prot & PROT_EXEC and m.path.startswith("/")), key=_search_order):
+        code = _code(pid, mapping)
+        call = call or _find(code, _SYSCALL_RET, mapping.start)
+        park = park or _find(code, _LOOP, mapping.start)
+        if call and park:
+            return Gadget(call, park, returns=True)
+    vdso = next((m for m in mappings if m.path == SPECIAL[0]), None)
+    call = _find(_code(pid, vdso), _SYSCALL, vdso.start) if vdso else 0
+    if not call:
+        raise NotPossible("holds no system call instruction that could be used", where=f"pid {pid}")
+    return Gadget(call)
+
+
+def _search_order(mapping: Mapping) -> tuple[bool, int]:
+    """First what stays as long as the program: libc and the dynamic linker."""
+    name = mapping.path.rpartition("/")[2]
+    return not name.startswith(("libc.", "libc-", "ld-")), mapping.end - mapping.start
+
+
+def _code(pid: int, mapping: Mapping) -> bytes:
+    try:
+        return vm.read(pid, mapping.start, min(mapping.end - mapping.start, _SEARCHED_NBYTES))
+    except RemoteFault:
+        return b""
+
+
+def _find(code: bytes, wanted: bytes, start: int) -> int:
+    at = code.find(wanted)
+    return start + at if at >= 0 else 0
+
+
+def _is_whole(pid: int, gadget: Gadget) -> bool:
+    """Whether it is there still: a library may have gone."""
+    try:
+        return gadget.returns and (vm.read(pid, gadget.syscall, 3), vm.read(pid, gadget.park, 2)) == (_SYSCALL_RET, _LOOP)
+    except RemoteFault:
+        return False

@@ -39,6 +39,19 @@ def executable(pid: int) -> str:
         return ""
 
 
+def userfaultfds(pid: int) -> list[int]:
+    """Descriptors of the process that are userfaultfds."""
+    folder = f"/proc/{pid}/fd"
+    return [int(name) for name in os.listdir(folder) if _link(f"{folder}/{name}") == "anon_inode:[userfaultfd]"]
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
+
+
 def command_line(pid: int) -> list[str]:
     raw = read(pid, "cmdline")
     return [part.decode(errors="replace") for part in raw.split(b"\0")[:-1]]

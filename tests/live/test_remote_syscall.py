@@ -15,7 +15,7 @@ from radium.linux import ptrace, vm
 from radium.tracer.ledger import Ledger
 from radium.tracer.remote_syscall import RemoteSyscalls
 from radium.tracer.stops import Threads
-from radium.tracer.withdraw import syscall_instruction
+from radium.tracer.withdraw import find_gadget
 
 NO_FD = (1 << 64) - 1
 SIGNAL_KEYS = ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
@@ -46,7 +46,7 @@ class Tracee:
         self.ledger = Ledger()
         self.threads = Threads(self.pid)
         self.threads.seize()
-        self.remote = RemoteSyscalls(self.threads, self.ledger, syscall_instruction(self.pid))
+        self.remote = RemoteSyscalls(self.threads, self.ledger, find_gadget(self.pid))
 
     def say(self, line: str) -> str:
         self.process.stdin.write(line.encode() + b"\n")
@@ -113,7 +113,7 @@ def test_a_thread_in_its_own_code():
     threads.seize()
     try:
         before = ptrace.registers(process.pid), ptrace.xstate(process.pid)
-        with RemoteSyscalls(threads, Ledger(), syscall_instruction(process.pid)).borrow(process.pid) as thread:
+        with RemoteSyscalls(threads, Ledger(), find_gadget(process.pid)).borrow(process.pid) as thread:
             assert thread.call("getpid") == process.pid
         assert (ptrace.registers(process.pid), ptrace.xstate(process.pid)) == before
     finally:

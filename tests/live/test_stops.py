@@ -21,7 +21,7 @@ from radium.linux.libc import syscall
 from radium.tracer.ledger import Ledger
 from radium.tracer.remote_syscall import RemoteSyscalls
 from radium.tracer.stops import Stop, Threads, exit_code
-from radium.tracer.withdraw import syscall_instruction
+from radium.tracer.withdraw import find_gadget
 
 CHURN = r"""
 // Threads that start and end all the time; each adds 1 to a word of the file. churn FILE SPAWNERS
@@ -307,7 +307,7 @@ def test_remote_system_calls_of_a_stopped_program(churn):
     os.kill(churn.pid, signal.SIGSTOP)
     poll_until(lambda: churn.states() == {"T"}, "it is stopped")
     churn.threads.seize()
-    remote = RemoteSyscalls(churn.threads, Ledger(), syscall_instruction(churn.pid))
+    remote = RemoteSyscalls(churn.threads, Ledger(), find_gadget(churn.pid))
     for tid in list(churn.threads.threads):
         with remote.borrow(tid) as thread:
             assert thread.call("getpid") == churn.pid
@@ -322,7 +322,7 @@ def test_remote_system_calls_of_a_stopped_program(churn):
 def test_killed_in_a_remote_system_call(churn):
     """A process of many threads that is killed while one of them is borrowed is TraceeGone, and its end is told."""
     churn.threads.seize()
-    remote = RemoteSyscalls(churn.threads, Ledger(), syscall_instruction(churn.pid))
+    remote = RemoteSyscalls(churn.threads, Ledger(), find_gadget(churn.pid))
     with pytest.raises(TraceeGone), remote.borrow(churn.pid) as thread:
         os.kill(churn.pid, signal.SIGKILL)
         for _ in range(1000):
