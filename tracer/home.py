@@ -24,7 +24,6 @@ from radium.core.mapping import (
     LayoutCall,
     LayoutDelta,
     Mapping,
-    clip,
     covered,
     difference,
     effect,
@@ -79,12 +78,18 @@ class Home:
             userfaultfd.enable(self.uffd, dirty.FEATURES)
         self.tracker = dirty.tracker(name, self.pid, absent_counts=True)
         self.refresh()
-        self._protect(self.layout)
+        self._protect(covered(self.layout))
 
-    def _protect(self, areas: Sequence[Area]) -> None:
+    def _protect(self, runs: Sequence[Run]) -> None:
+        """Watches the mappings that meet the runs, as wholes.
+
+        A new one may have taken the place of one that looked the same, and then only what lies beyond that one is in
+        `runs`. Half watched, it would be two mappings, and an mremap of the program's over both would fail (EFAULT).
+        """
         if self.uffd < 0 or self.tracker is None:
             return
-        for start, end in covered(a for a in areas if not a.kind & (RESERVED | SHARED)):
+        whole = [(a.start, a.end) for a in self.layout if not a.kind & (RESERVED | SHARED) and intersect([a[:2]], runs)]
+        for start, end in normalise(whole):
             userfaultfd.register(self.uffd, start, end, userfaultfd.WRITE_PROTECT)
             self.tracker.watch([(start, end)])
 
@@ -112,7 +117,7 @@ class Home:
             changed = normalise([*delta.unmap, *((a.start, a.end) for a in delta.map)])
             self._forget(changed)
             self.tracker.unwatch(changed)
-            self._protect(delta.map)
+            self._protect(covered(delta.map))
 
     def take_delta(self) -> LayoutDelta:
         """What changed since the mirror was told last; it counts as told."""
@@ -168,8 +173,7 @@ class Home:
 
     def _watch_again(self, lost: Runs) -> None:
         self._forget(lost)
-        for start, end in lost:
-            self._protect([a for a in self.layout if a.start < end and start < a.end])
+        self._protect(lost)
 
     def drop_volatile(self) -> Runs:
         """Held pages that others write without our seeing; they are not held any more."""
@@ -215,8 +219,7 @@ class Home:
             new.add(appeared)
         self.refresh()
         self._told = self.layout
-        for start, end in new.runs:
-            self._protect(clip(self.layout, start, end))
+        self._protect(new.runs)
 
     def settle(self, dirty: Sequence[Run], stale: Sequence[Run]) -> None:
         """The call's pages are home: held where both sides are equal, stale where dead stack stayed in the mirror."""
