@@ -63,6 +63,7 @@ class Mirror:
     def __init__(self, setup: wire.Setup, limits: Limits) -> None:
         self.identity = setup.identity
         self.may_change_layout = setup.may_change_layout
+        self.home_components = setup.components
         self._mm = setup.mm
         self.brk = setup.brk
         self.layout: Layout = list(setup.layout)

@@ -33,12 +33,14 @@ from radium.core.mapping import (
 )  # fmt: skip
 from radium.core.pages import Runs, subtract
 from radium.core.regs import NO_SYSCALL, Registers
+from radium.core.xstate import OtherCpu
 from radium.errors import Conflict
 from radium.linux import procfs, ptrace, userfaultfd
 from radium.linux.libc import NUMBERS, syscall_name
 from radium.linux.signals import signalfd
 from radium.replay import livelock, syscalls, vessel
 from radium.replay.mirror import Mirror
+from radium.replay.states import States
 
 # Read-ahead of page-ins (DESIGN.md 5): a first miss brings 64 KiB, each miss where the last one ended doubles that,
 # up to 1 MiB.
@@ -93,6 +95,7 @@ class Runner:
         self._return_address = 0
         self._xstate = b""
         self._window, self._window_end = FIRST_WINDOW, 0
+        self._states = States(mirror.home_components, ptrace.xstate(self.tid))
         self.paged_in = 0
 
     def run(self, call: wire.Call) -> tuple[Registers, bytes]:
@@ -105,7 +108,11 @@ class Runner:
         self.mirror.begin()
         self._enter(call, regs)
         regs = self._until_return()
-        self._xstate = ptrace.xstate(self.tid)
+        try:
+            self._xstate = self._states.to_home(ptrace.xstate(self.tid), call.xstate)
+        except OtherCpu:
+            self._xstate = b""
+            raise CallFailed("refused:registers") from None
         return regs, self._xstate
 
     def _enter(self, call: wire.Call, regs: Registers) -> None:
@@ -114,9 +121,9 @@ class Runner:
         try:
             self._arm_return(call.return_address)
             if call.xstate != self._xstate:
-                ptrace.set_xstate(self.tid, call.xstate)
+                ptrace.set_xstate(self.tid, self._states.from_home(call.xstate))
             ptrace.set_registers(self.tid, regs)
-        except OSError:
+        except (OSError, OtherCpu):
             # The kernel takes no registers that this CPU cannot have.
             self._xstate = b""
             raise CallFailed("refused:registers") from None

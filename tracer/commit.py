@@ -24,7 +24,8 @@ from radium.core.mapping import (
     replay,
 )  # fmt: skip
 from radium.core.pages import Run, Runs, subtract
-from radium.core.regs import Registers, is_restorable
+from radium.core.regs import Registers
+from radium.core.xstate import is_restorable
 from radium.errors import Conflict, JobFailed, RemoteFault
 from radium.linux import ptrace, vm
 from radium.tracer.ledger import ANSWER_ROOM, CommitRecord, Ledger

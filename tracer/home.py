@@ -135,6 +135,11 @@ class Home:
         self._told = self.layout
         return self.layout
 
+    def untouchable(self) -> Layout:
+        """The layout with what no memory call of a mirror's may meet: the kernel's own mappings, as if they were ours."""
+        own = [Area(a.start, a.end, 0, RESERVED) for a in self.special()]
+        return sorted([*self.layout, *own])
+
     def special(self) -> list[Area]:
         """The kernel's own mappings, by name."""
         return [Area(m.start, m.end, m.prot, 0, m.path) for m in self.mappings if m.path in SPECIAL[:3]]

@@ -321,7 +321,7 @@ class Session:
         if answer.number != away.number:
             raise FrameError(f"an answer to call {answer.number} instead of {away.number}")
         commit.check_size(nbytes)
-        dirty = commit.check(answer, away.regs, away.xstate, home.layout, home.brk, away.return_address)
+        dirty = commit.check(answer, away.regs, away.xstate, home.untouchable(), home.brk, away.return_address)
         if answer.journal and tracee.remote is None:
             raise Conflict("an answer with memory calls for a tracee that lets us make none")
         stale = wire.runs(answer.stale)

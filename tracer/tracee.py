@@ -7,6 +7,7 @@ from radium.core.pages import Run, Runs, around, offset_in
 from radium.core.regs import Registers
 from radium.errors import NotPossible, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace
+from radium.linux.cpuid import state_components
 from radium.tracer.breakpoint import Breakpoints
 from radium.tracer.guardian import Guardian
 from radium.tracer.home import Home
@@ -69,6 +70,7 @@ class Tracee:
         return wire.Setup(
             self.pid, home.tell_all(), home.special(), home.vdso(), self.read_brk(tid),
             [int(stat[n - 3]) for n in _MM_FIELDS], identity, self._tracking, self.remote is not None,
+            list(state_components()),
         )  # fmt: skip
 
     def read_brk(self, tid: int) -> int:

@@ -20,28 +20,6 @@ INTEGER_ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _values = attrgetter(*NAMES)
 
 
-# Of a standard-format XSAVE area as ptrace gives it: MXCSR and its mask; the components that the kernel saves, which it
-# says in the legacy area's last bytes; the header, with the components present and 56 bytes of zeros. Sources: Intel SDM
-# 10.2.3 (a mask of 0 means 0xffbf) and 13.4; struct _fpx_sw_bytes in arch/x86/include/uapi/asm/sigcontext.h;
-# validate_user_xstate_header in arch/x86/kernel/fpu/xstate.c.
-_MXCSR = struct.Struct("<24xII")
-_COMPONENTS_SAVED = struct.Struct("<464xQ")
-_HEADER = struct.Struct("<512xQ56s")
-_DEFAULT_MXCSR_MASK = 0xFFBF
-
-
-def is_restorable(xstate: bytes, like: bytes) -> bool:
-    """Whether the kernel will take this extended state for a thread whose own was `like`."""
-    if len(xstate) != len(like):
-        return False
-    if len(like) < _HEADER.size:
-        return True
-    (mxcsr, _), (_, mxcsr_mask) = _MXCSR.unpack_from(xstate), _MXCSR.unpack_from(like)
-    present, zeros = _HEADER.unpack_from(xstate)
-    saved = _COMPONENTS_SAVED.unpack_from(like)[0]
-    return not mxcsr & ~(mxcsr_mask or _DEFAULT_MXCSR_MASK) and not present & ~saved and not any(zeros)
-
-
 class Registers:
     """General registers; each attribute is an unsigned 64-bit integer."""
 

@@ -14,10 +14,11 @@ import msgspec
 from radium.core import pages, regs
 from radium.core.addr import USER_END
 from radium.core.mapping import Area, LayoutCall, LayoutDelta
+from radium.core.xstate import Component
 from radium.errors import FrameError
 
-PROTOCOL = 1
-MAGIC = b"RAD\x01"
+PROTOCOL = 2
+MAGIC = b"RAD\x02"
 HEADER = struct.Struct("<4sIQ")
 # Bounds of a frame: a message holds a layout (60 bytes a mapping, 65,530 mappings at most: vm.max_map_count) or runs.
 MAX_MESSAGE = 64 << 20
@@ -64,6 +65,7 @@ class Setup(Message):
     identity: dict[str, int]  # what getpid and the like answer
     tracking: str  # "auto", "pagemap" or "checksum"
     may_change_layout: bool  # whether memory calls of the mirror can be repeated at home
+    components: list[Component]  # of the extended states in calls and answers; empty: unknown
 
 
 class Call(Message):

@@ -52,6 +52,20 @@ from radium.tracer.home import Home
 vdso = Home.vdso
 Home.vdso = lambda self: vdso(self)[:-1] + b"x"
 """
+FOREIGN_CPU = """
+from radium.core.xstate import Component, translate
+from radium.linux import cpuid, ptrace
+from radium.tracer import tracee
+own = cpuid.state_components()
+foreign = [Component(c.number, c.offset + 64, c.nbytes) for c in own]
+get, put = ptrace.xstate, ptrace.set_xstate
+def foreign_xstate(tid):
+    state = get(tid)
+    return translate(state, own, foreign, state + bytes(64))
+ptrace.xstate = foreign_xstate
+ptrace.set_xstate = lambda tid, state: put(tid, translate(state, foreign, own, get(tid)))
+tracee.state_components = lambda: foreign
+"""
 
 
 def run_watched(work, code, argv, profile):
@@ -86,6 +100,16 @@ def test_an_acceptor_with_another_kernel(build, work, profile):
     result, _ = run_watched(work, FOREIGN_KERNEL, program, profile("syscalls"))
     assert result.stdout == whole.stdout
     assert remote_of(result.report, "sys_clock") > 0
+
+
+def test_an_acceptor_with_another_cpu(build, work, profile):
+    """Where extended states have another size and order, vector registers arrive all the same, in both directions."""
+    program = [build("abi", "-mavx2", library="abi")]
+    whole = work.run_whole(program)
+    result, _ = run_watched(work, FOREIGN_CPU, program, profile("abi"))
+    assert result.stdout == whole.stdout
+    assert all(not split["calls"]["local"] for split in result.report["splits"]), result.report["splits"]
+    assert sum(split["calls"]["remote"] for split in result.report["splits"]) > 10
 
 
 def test_deadline_of_a_call(build, work, profile):

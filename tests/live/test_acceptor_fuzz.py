@@ -60,7 +60,7 @@ class Conversation:
         self.hello = wire.Hello(wire.PROTOCOL, radium.__version__, "", PAGE_SIZE, cpu.usable(procfs.cpu_flags()))
         self.setup = wire.Setup(
             pid=1, layout=LAYOUT, special=[], vdso=b"", brk=HEAP + 0x2000, mm=MM, identity={"getpid": 1}, tracking="auto",
-            may_change_layout=True,
+            may_change_layout=True, components=[],
         )  # fmt: skip
         stack = bytearray(PAGE_SIZE)
         stack[RSP % PAGE_SIZE : RSP % PAGE_SIZE + 8] = RETURN.to_bytes(8, "little")

@@ -18,7 +18,7 @@ RUNS = pages.pack([(0x1000, 0x3000), (0x5000, 0x6000)])
 DELTA = LayoutDelta([(0x1000, 0x2000)], [AREA], [Area(0x8000, 0x9000, 1, 8)])
 REGISTERS, MM = bytes(FORMAT.size), [0x400000] * wire.NMM
 CALL = wire.Call(7, REGISTERS, b"xs", 0x401000, DELTA, 0x600000, {"gettid": 5}, RUNS, b"", RUNS, RUNS, 60.0)
-SETUP = wire.Setup(1, [AREA], [Area(0x7000, 0x8000, 5, 0, "[vdso]")], b"\x7fELF", 0x600000, MM, {"getpid": 1}, "auto", True)
+SETUP = wire.Setup(1, [AREA], [Area(0x7000, 0x8000, 5, 0, "[vdso]")], b"\x7fELF", 0x600000, MM, {"getpid": 1}, "auto", True, [])
 MESSAGES = [
     wire.Hello(1, "0.1.0", "token", 4096, ["avx2"]),
     wire.Welcome(1, "0.1.0", "6.1", ["pagemap"]),
