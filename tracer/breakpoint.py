@@ -229,6 +229,12 @@ class Breakpoints:
         self.threads.statuses.entries.difference_update(entries)
         self._note()
 
+    def forget_in(self, runs: Sequence[Run]) -> None:
+        """What was mapped here is mapped no more, or something else is."""
+        gone = [entry for entry in self._points if any(start <= entry < end for start, end in runs)]
+        if gone:
+            self.forget(gone)
+
     def note_opening(self, there: list[int] | None) -> None:
         """A userfaultfd is about to be made in the tracee, which has these already; None: it has been closed again."""
         self._opening = there

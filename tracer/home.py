@@ -115,6 +115,7 @@ class Home:
         if self.tracker is not None:
             delta = difference(old, self.layout)
             changed = normalise([*delta.unmap, *((a.start, a.end) for a in delta.map)])
+            self.breakpoints.forget_in(changed)
             self._forget(changed)
             self.tracker.unwatch(changed)
             self._protect(covered(delta.map))

@@ -190,8 +190,6 @@ class Job:
                     self._say_once(f"{split.where}: Python splits are not in this version")
                 elif split.policy == "auto":
                     self._say_once(f"{split.where}: policy = \"auto\" is not in this version; the guard alone decides")
-                elif not split.outermost:
-                    self._say_once(f"{split.where}: outermost = false is not in this version; inner calls go with the outer")
 
     def _is_possible(self, point: SplitPoint) -> bool:
         for key, value, what in (
@@ -292,6 +290,8 @@ class Job:
         regs = ptrace.registers(stop.tid)
         if entry in self.splits and not self._is_guest(stop.tid):
             self.session.on_trap(stop, point, self.splits[entry], regs)
+        elif entry in self.session.nesting.returns:
+            self.session.on_return(stop, point, regs)
         else:
             seen = regs.copy()
             self.tracee.breakpoints.pass_locally(stop.tid, point, regs)

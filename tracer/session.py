@@ -14,6 +14,7 @@ Whatever fails before 7, the call runs at home (`_run_at_home`), with its reason
 import os
 import select
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ from radium.tracer import commit, tracee_signals
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.breakpoint import Breakpoint
 from radium.tracer.ledger import CommitRecord
+from radium.tracer.nesting import Nesting
 from radium.tracer.split import Split
 from radium.tracer.stops import Stop
 from radium.tracer.tracee import Tracee
@@ -93,6 +95,7 @@ class Session:
         self.acceptors = acceptors
         self.wakeups = wakeups
         self.call_timeout_s = call_timeout_s
+        self.nesting = Nesting(tracee.threads, tracee.breakpoints)
         self.left = PageSet()
         self.audits = bool(os.environ.get("RADIUM_AUDIT"))
         self._number = 0
@@ -105,6 +108,8 @@ class Session:
         regs.rip = point.entry
         regs.orig_rax = NO_SYSCALL
         try:
+            if split.profile.outermost and self.nesting.is_inside(stop.tid, regs.rsp):
+                raise AtHome("nested")
             if not split.wants(stop.tid, regs):
                 raise AtHome("guard")
             if self.acceptors.channel is None and not self.acceptors.try_connect():
@@ -133,21 +138,34 @@ class Session:
             self.tracee.breakpoints.keep_handler(other for other in threads.threads if other != tid)
             self._try(tid, split, regs, started)
         except AtHome as answer:
-            self._run_at_home(tid, point, split, regs, answer.reason)
+            self._finish_at_home(tid, point, split, regs, answer.reason)
         except (AcceptorLost, FrameError) as error:
             self._lose(str(error))
-            self._run_at_home(tid, point, split, regs, "acceptor-lost")
+            self._finish_at_home(tid, point, split, regs, "acceptor-lost")
         except Conflict as error:
             self._lose(str(error), is_there=True)
-            self._run_at_home(tid, point, split, regs, "conflict")
+            self._finish_at_home(tid, point, split, regs, "conflict")
         except RemoteFault as error:
             self._lose(str(error))
-            self._run_at_home(tid, point, split, regs, "unsupported:memory")
+            self._finish_at_home(tid, point, split, regs, "unsupported:memory")
         except NotPossible as error:
             self._lose(str(error))
-            self._run_at_home(tid, point, split, regs, "refused:seccomp")
+            self._finish_at_home(tid, point, split, regs, "refused:seccomp")
         finally:
             threads.resume_all()
+
+    def _finish_at_home(self, tid: int, point: Breakpoint, split: Split, regs: Registers, reason: str) -> None:
+        """A call that was tried; the split calls that it makes now are part of it."""
+        with suppress(RemoteFault):
+            back = int.from_bytes(vm.read(self.tracee.pid, regs.rsp, 8), "little")
+            self.nesting.begin(tid, regs.rsp, back, self.tracee.home.mappings)
+        self._run_at_home(tid, point, split, regs, reason)
+
+    def on_return(self, stop: Stop, point: Breakpoint, regs: Registers) -> None:
+        """A thread stopped where a split call returns to that runs at home, or may do so; it goes on."""
+        self.nesting.on_return(stop.tid, regs)
+        self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
+        self.tracee.threads.resume(stop.tid)
 
     def _lose(self, why: str, *, is_there: bool = False) -> None:
         self.acceptors.lose(why, is_there=is_there)
@@ -344,7 +362,14 @@ class Session:
             ledger.note_committed(nbytes)
             ledger.note_returned()
         home.settle(dirty, intersect(stale, home.held.runs))
+        self._pass_return(away.tid, regs)
         return dirty, answer.seconds
+
+    def _pass_return(self, tid: int, regs: Registers) -> None:
+        """A call that came home stands where others returned to that ran at home: no reason to stop there."""
+        point = self.tracee.breakpoints.at(regs.rip)
+        if point is not None and regs.rip in self.nesting.returns:
+            self.tracee.breakpoints.pass_locally(tid, point, regs)
 
     def _follow(self, answer: wire.Returned) -> None:
         """New mappings are watched before they are written: a written one would never merge with its neighbour again."""

@@ -74,26 +74,27 @@ Layout = list[Area]
 
 
 def layout_of(mappings: Iterable[Mapping], reserved: Sequence[Run] = ()) -> Layout:
-    """What the mirror must have: neighbours that are the same are merged, the kernel's own mappings left out."""
+    """What the mirror must have: neighbours that are the same are merged, the kernel's own mappings left out.
+
+    reserved: radium's own, normalised. The kernel merges such a mapping with one of the program's beside it.
+    """
     out: Layout = []
     for m in mappings:
         if m.path in SPECIAL or m.start >= USER_END:
             continue
-        area = _area(m, any(start <= m.start < end for start, end in reserved))
-        if out and out[-1].end == area.start and out[-1][2:] == area[2:]:
-            out[-1] = out[-1]._replace(end=area.end)
-        else:
-            out.append(area)
+        ours = intersect([m[:2]], reserved)
+        for start, end in sorted([*ours, *subtract([m[:2]], ours)]):
+            _extend(out, _area(m, start, end, (start, end) in ours))
     return out
 
 
-def _area(m: Mapping, is_reserved: bool) -> Area:
+def _area(m: Mapping, start: int, end: int, is_reserved: bool) -> Area:
     if is_reserved:
-        return Area(m.start, m.end, 0, RESERVED)
+        return Area(start, end, 0, RESERVED)
     anonymous = m.inode == 0 and not m.is_device
     kind = (m.shared * SHARED) | (anonymous and not m.shared) * ANONYMOUS | (m.path == "[stack]") * STACK
     what = "" if anonymous else f"{m.device}:{m.inode}:{m.start - m.offset:x}"
-    return Area(m.start, m.end, m.prot, kind, what)
+    return Area(start, end, m.prot, kind, what)
 
 
 class LayoutDelta(msgspec.Struct, array_like=True):

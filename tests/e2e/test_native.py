@@ -120,6 +120,36 @@ def test_recursion_and_callbacks(build, work, profile):
     assert split.remote("rec_deep") + split.local("rec_deep") >= 1
 
 
+NESTED = """
+name = "nested"
+title = "nested"
+[[split]]
+library = "libnested.so*"
+function = "nested_outer"
+[[split]]
+library = "libnested.so*"
+function = "nested_inner"
+outermost = false
+"""
+
+
+def test_inside_a_call_that_came_home(build, work, profile):
+    """A split call inside one that runs at home is part of it, until that one has returned."""
+    split = work.same([build("nested", library="nested")], profile("nested"))
+    assert split.reasons("nested_outer") == {"unsupported:syscall:close": 11}
+    assert split.reasons("nested_inner") == {"nested": 3 + 5 * (4 + 3)}
+    assert split.remote("nested_inner") == 5 * 2 and split.remote("nested_sum") == 1
+
+
+def test_not_only_outermost(build, work, tmp_path):
+    """outermost = false: it is a call of its own."""
+    own = tmp_path / "own.toml"
+    own.write_text(NESTED)
+    split = work.same([build("nested", library="nested")], own)
+    assert split.reasons("nested_inner") == {}
+    assert split.remote("nested_inner") == 3 + 5 * (4 + 3 + 2)
+
+
 def test_exceptions_leave_the_call(build, work, profile):
     """A C++ exception that leaves the split function is caught at home, with every destructor run once."""
     split = work.same([build("cppthrow", library="cppthrow")], profile("cppthrow"))

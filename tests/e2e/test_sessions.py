@@ -52,6 +52,16 @@ from radium.tracer.home import Home
 vdso = Home.vdso
 Home.vdso = lambda self: vdso(self)[:-1] + b"x"
 """
+HOSTILE = """
+from radium.core.mapping import LayoutCall
+from radium.tracer.session import Session
+commit = Session._commit
+def hostile(self, channel, away, answer, nbytes):
+    kernels = self.tracee.home.special()[0]
+    answer.journal.append(LayoutCall("munmap", (kernels.start, kernels.end - kernels.start, 0, 0, 0, 0), 0))
+    return commit(self, channel, away, answer, nbytes)
+Session._commit = hostile
+"""
 FOREIGN_CPU = """
 from radium.core.xstate import Component, translate
 from radium.linux import cpuid, ptrace
@@ -110,6 +120,16 @@ def test_an_acceptor_with_another_cpu(build, work, profile):
     assert result.stdout == whole.stdout
     assert all(not split["calls"]["local"] for split in result.report["splits"]), result.report["splits"]
     assert sum(split["calls"]["remote"] for split in result.report["splits"]) > 10
+
+
+def test_the_kernels_own_mappings_are_not_an_acceptors(build, work, profile):
+    """An answer that would unmap the vdso is thrown away, and the program's clock goes on."""
+    program = [build("syscalls", library="syscalls")]
+    whole = work.run_whole(program)
+    result, _ = run_watched(work, HOSTILE, program, profile("syscalls"))
+    assert result.stdout == whole.stdout
+    assert any("conflict" in split["local_reasons"] for split in result.report["splits"])
+    assert not any(split["calls"]["remote"] for split in result.report["splits"])
 
 
 def test_deadline_of_a_call(build, work, profile):

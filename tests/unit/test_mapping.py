@@ -106,6 +106,16 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0   [vsyscall]
     ]
 
 
+def test_a_line_of_maps_that_is_ours_in_part():
+    """Where the kernel has merged radium's own mapping with the program's, the program's part is the program's."""
+    text = b"400000-406000 rw-p 00000000 00:00 0\n"
+    layout = layout_of(parse_maps(text), [(0x401000, 0x402000), (0x404000, 0x405000)])
+    assert [(a.start, a.end, a.kind) for a in layout] == [
+        (0x400000, 0x401000, ANONYMOUS), (0x401000, 0x402000, RESERVED), (0x402000, 0x404000, ANONYMOUS),
+        (0x404000, 0x405000, RESERVED), (0x405000, 0x406000, ANONYMOUS),
+    ]  # fmt: skip
+
+
 # Differences of layouts, against a model: what each page is
 
 identities = st.sampled_from([(3, ANONYMOUS, ""), (1, ANONYMOUS, ""), (5, 0, "a"), (1, 0, "a"), (3, SHARED, "b"), (0, RESERVED, "")])

@@ -1,0 +1,61 @@
+"""Split calls that were tried and now run at home: what their thread calls until they return is part of them.
+
+The return is noticed by a breakpoint at the return address, which stays: it is met again only where the call is made
+again from there. One that leaves its function otherwise (an exception, longjmp) is forgotten at the next split call
+that its thread makes from further up the stack.
+"""
+
+from typing import NamedTuple
+
+from radium.core.mapping import Mapping
+from radium.core.regs import Registers
+from radium.tracer.breakpoint import Breakpoints
+from radium.tracer.stops import Thread, Threads
+
+
+class _Frame(NamedTuple):
+    """A call that runs at home: its thread, the stack pointer at its entry, and where it returns to."""
+
+    thread: Thread
+    rsp: int
+    back: int
+
+
+class Nesting:
+    def __init__(self, threads: Threads, breakpoints: Breakpoints) -> None:
+        self._threads = threads
+        self._breakpoints = breakpoints
+        self._frames: dict[int, list[_Frame]] = {}
+        self.returns: set[int] = set()
+
+    def begin(self, tid: int, rsp: int, back: int, mappings: list[Mapping]) -> None:
+        """A call that was tried runs at home from here on; all threads are stopped.
+
+        Where the return address takes no breakpoint, what is inside the call counts by itself. So it does for a caller
+        that is in no file: a compiler at run time may write other code over a breakpoint without our seeing.
+        """
+        if not any(m.inode for m in mappings if m.start <= back < m.end):
+            return
+        if self._breakpoints.at(back) or not self._breakpoints.arm([back], mappings):
+            self.returns.add(back)
+            self._frames_of(tid).append(_Frame(self._threads.threads[tid], rsp, back))
+
+    def is_inside(self, tid: int, rsp: int) -> bool:
+        """Whether a call that the thread makes with this stack pointer is part of another one."""
+        frames = self._frames_of(tid)
+        while frames and frames[-1].rsp <= rsp:
+            frames.pop()
+        return bool(frames)
+
+    def on_return(self, tid: int, regs: Registers) -> None:
+        """The thread stands at a return address; it may be that of an inner call."""
+        frames = self._frames_of(tid)
+        if frames and (frames[-1].back, frames[-1].rsp + 8) == (regs.rip, regs.rsp):
+            frames.pop()
+
+    def _frames_of(self, tid: int) -> list[_Frame]:
+        """Outermost first. Those of a thread that had the same id before are none of its own."""
+        frames = self._frames.setdefault(tid, [])
+        if frames and frames[0].thread is not self._threads.threads.get(tid):
+            frames.clear()
+        return frames
