@@ -113,6 +113,10 @@ class SplitReport(msgspec.Struct):
         if self.first_call is None:
             self.first_call = self.last_call
 
+    def count_trip(self, reason: str) -> None:
+        """Count one time that a call went home in the middle."""
+        self.went_home[reason] = self.went_home.get(reason, 0) + 1
+
     def count_local(self, reason: str) -> None:
         """Count one call that ran at home. reason: a word of the vocabulary that `radium explain` knows."""
         self.calls.local += 1

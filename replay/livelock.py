@@ -9,6 +9,7 @@ Source: Intel SDM volume 2 (the first operand is the destination), and on PAUSE.
 
 import os
 import signal
+from collections.abc import Callable
 
 import capstone
 from capstone import x86
@@ -16,7 +17,6 @@ from capstone import x86
 from radium.core.regs import Registers
 from radium.errors import RemoteFault
 from radium.linux import ptrace, vm
-from radium.replay import vessel
 
 # A waiting loop is short. Each step costs 10-20 us.
 LONGEST_LOOP = 128
@@ -50,13 +50,16 @@ class LeftStepping(Exception):
         self.status = status
 
 
-def is_stuck(tid: int) -> bool:
-    """The thread is stopped in user code; it is stopped again afterwards, some steps further. Raises LeftStepping."""
+def is_stuck(tid: int, wait: Callable[[], int]) -> bool:
+    """The thread is stopped in user code; it is stopped again afterwards, some steps further. Raises LeftStepping.
+
+    wait: returns the thread's next wait status, and brings the pages that it misses meanwhile.
+    """
     start = _state(tid)
     for _ in range(LONGEST_LOOP):
         if not _is_silent(tid, ptrace.registers(tid).rip):
             return False
-        _step(tid)
+        step(tid, wait)
         if ptrace.registers(tid).rip == start[0].rip and _state(tid) == start:
             return True
     return False
@@ -68,9 +71,10 @@ def _state(tid: int) -> tuple[Registers, bytes]:
     return regs, ptrace.xstate(tid)
 
 
-def _step(tid: int) -> None:
+def step(tid: int, wait: Callable[[], int]) -> None:
+    """One instruction of a stopped thread. Raises LeftStepping."""
     ptrace.single_step(tid)
-    status = vessel.wait(tid)
+    status = wait()
     if status >> 16 or os.WSTOPSIG(status) != signal.SIGTRAP:
         raise LeftStepping(status)
 

@@ -14,7 +14,7 @@ Sources: DESIGN.md sections 5 and 6; prctl(2) PR_SET_MM_MAP; ioctl_userfaultfd(2
 import ctypes
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from radium import dirty
 from radium.core import wire
@@ -31,6 +31,8 @@ from radium.core.mapping import (
     PROT_READ,
     RESERVED,
     STACK,
+    STACK_GROWTH,
+    STACK_ROOM,
     Area,
     Layout,
     LayoutCall,
@@ -38,17 +40,16 @@ from radium.core.mapping import (
     clip,
     covered,
     effect,
+    merged,
     touched_by,
 )  # fmt: skip
 from radium.core.pages import PageSet, Run, Runs, intersect, normalise, pieces, subtract, total
-from radium.core.regs import Registers
 from radium.errors import JobFailed, RemoteFault
 from radium.linux import namespaces, userfaultfd, vm
 from radium.replay import vdso
 from radium.replay.sandbox import Limits
 from radium.replay.vessel import SystemCall, Vessel, place
 
-STACK_ROOM = 1 << 20
 # Behind a vessel, where its vdso stays or passes through.
 AWAY = 0x40000
 # System V psABI 3.2.2: the 128 bytes below rsp belong to the function.
@@ -107,9 +108,14 @@ class Mirror:
         if is_same:
             calls += [_move(away[m.path], wanted[m.path].start, m.end - m.start) for m in own if m.path in wanted]
         self.vessel.batch(calls)
+        self._note_vdso(wanted, away["[vdso]"], len(image))
         if not is_same and "[vdso]" in wanted:
             foreign = vdso.patched(setup.vdso, image, away["[vdso]"])
             self._place_foreign_vdso(wanted["[vdso]"], foreign)
+
+    def _note_vdso(self, wanted: Mapping[str, Area], away: int, nbytes: int) -> None:
+        places = [(a.start, a.end) for a in (wanted.get("[vdso]"),) if a is not None]
+        self._vdso = [*places, (away, away + nbytes)]
 
     def _has_same_sizes(self, setup: wire.Setup) -> bool:
         own = {m.path: m.end - m.start for m in self.vessel.special}
@@ -170,7 +176,7 @@ class Mirror:
 
     def _place_room(self) -> None:
         """Free pages below the stack, so that it can grow here as it would at home."""
-        stack = next((a for a in self.layout if a.kind & STACK), None)
+        stack = self._stack()
         if stack is None:
             return
         below = max((a.end for a in self.layout if a.end <= stack.start), default=0)
@@ -290,6 +296,10 @@ class Mirror:
     def wake(self, address: int) -> None:
         userfaultfd.wake(self.uffd, address, address + PAGE_SIZE)
 
+    def is_in_vdso(self, address: int) -> bool:
+        """Whether the kernel's own code is there, the tracee's or the vessel's."""
+        return any(start <= address < end for start, end in self._vdso)
+
     def area_at(self, address: int) -> Area | None:
         return next((a for a in self.layout if a.start <= address < a.end), None)
 
@@ -311,16 +321,34 @@ class Mirror:
 
     # The end of a call
 
-    def collect(self, regs: Registers, scratch: Sequence[Run]) -> tuple[Runs, Runs]:
+    def collect(self, rsp: int, scratch: Sequence[Run], *, in_middle: bool = False) -> tuple[Runs, Runs]:
         """(dirty, dead): pages that the call wrote and that must go home, and those of no use there, which become stale.
 
-        Dead are the stack below the stack pointer, and what the call's profile calls scratch.
+        Dead are the stack below the stack pointer, and, unless the call is in its middle, what its profile calls scratch.
+        Stale pages are not watched: those that are not dead any more count as written.
         """
+        if in_middle:
+            self._grow_stack(rsp)
         written = self._written()
         fresh = self.tracker.populated(self.fresh.runs)
-        changed = normalise([*written, *fresh])
-        dead = intersect(changed, normalise([*self._dead_stack(regs.rsp), *scratch]))
+        changed = normalise([*written, *fresh, *self.stale.runs])
+        dead = intersect(changed, normalise([*self._dead_stack(rsp), *([] if in_middle else scratch)]))
         return subtract(changed, dead), dead
+
+    def _grow_stack(self, rsp: int) -> None:
+        """A call that goes home deep in its stack needs that stack at home."""
+        stack = self._stack()
+        low = max(page_floor(rsp - RED_ZONE), self._room[0])
+        if stack is not None and self._room[0] <= rsp + STACK_ROOM and low < stack.start == self._room[1]:
+            self.record(LayoutCall(STACK_GROWTH, (stack.start, 0, 0, 0, 0, 0), low))
+            self._room = (self._room[0], low)
+
+    def _stack(self) -> Area | None:
+        return next((a for a in reversed(self.layout) if a.kind & STACK), None)
+
+    def is_below_room(self, address: int) -> bool:
+        """Whether somebody at this address has grown its stack beyond the room that we have for it."""
+        return self._room[0] - STACK_ROOM <= address < self._room[0]
 
     def _written(self) -> Runs:
         changed, lost = self.tracker.written(self.held.runs)
@@ -329,8 +357,8 @@ class Mirror:
         return changed
 
     def _dead_stack(self, rsp: int) -> Runs:
-        stack = next((a for a in self.layout if a.kind & STACK and a.start <= rsp <= a.end), None)
-        if stack is None:
+        stack = self._stack()
+        if stack is None or not self._room[0] <= rsp <= stack.end:
             return []
         # What lies below home's stack cannot go home, and need not: with a stack pointer above it, it is dead.
         live = max(page_floor(rsp - RED_ZONE), stack.start)
@@ -347,7 +375,10 @@ class Mirror:
             self.tracker.clean(intersect(changed, ended))
             self._register(ended, missing=True)
         self.fresh.clear()
+        has_grown = any(call.name == STACK_GROWTH for call in self.journal)
         self.journal, self._touched = [], []
+        if has_grown:
+            self._place_room()
 
     def undo(self, layout: Layout, brk: int) -> Runs:
         """Forgets a call that failed: its writes and its memory calls. Returns the pages that are not held any more."""
@@ -358,6 +389,7 @@ class Mirror:
         self._forget_all(normalise([*lost, *self.fresh.runs]))
         self.vessel.batch([("munmap", (start, end - start)) for start, end in touched])
         self._map([piece for start, end in touched for piece in clip(layout, start, end)])
+        self._place_room()
         self.set_brk(brk)
         self.drop(subtract(written, touched))
         return lost
@@ -393,4 +425,4 @@ def apply_delta(layout: Layout, delta: LayoutDelta) -> Layout:
     gone = normalise([*delta.unmap, *((a.start, a.end) for a in delta.map), *((a.start, a.end) for a in delta.protect)])
     kept = [piece for start, end in subtract(covered(layout), gone) for piece in clip(layout, start, end)]
     changed = [piece for a in delta.protect for piece in (p._replace(prot=a.prot) for p in clip(layout, a.start, a.end))]
-    return sorted([*kept, *changed, *delta.map])
+    return merged([*kept, *changed, *delta.map])

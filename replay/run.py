@@ -1,15 +1,16 @@
-"""One split call in the mirror: from its first instruction to its return, or to the reason why it cannot be finished here.
+"""A split call in the mirror: from where it left home to its return, or to where it goes home in the middle.
 
-Numbered as in DESIGN.md section 3, step 5. Everything is in one thread: ptrace wants it, and a call has one story.
-The return trap is a hardware breakpoint on the return address with rsp one word above the entry's (GOING_HOME.md 4).
+Step 5 of DESIGN.md section 3. Everything is in one thread: ptrace wants it, and a call has one story.
+What leaves the function's frame is seen by hardware breakpoints (GOING_HOME.md 4): the return address, with rsp one word
+above the entry's; `_Unwind_SetIP`, and then the landing pad that it is told; longjmp, whose target says how far it goes.
 """
 
 import os
 import select
 import signal
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from radium.core import wire
 from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
@@ -32,11 +33,11 @@ from radium.core.mapping import (
     replay,
 )  # fmt: skip
 from radium.core.pages import Runs, subtract
-from radium.core.regs import NO_SYSCALL, Registers
+from radium.core.regs import NO_SYSCALL, NOT_MADE, RESTARTS, SYSCALL_NBYTES, Registers
 from radium.core.xstate import OtherCpu
 from radium.errors import Conflict
-from radium.linux import procfs, ptrace, userfaultfd
-from radium.linux.libc import NUMBERS, syscall_name
+from radium.linux import procfs, ptrace, seccomp, userfaultfd
+from radium.linux.libc import syscall_name
 from radium.linux.signals import signalfd
 from radium.replay import livelock, syscalls, vessel
 from radium.replay.mirror import Mirror
@@ -47,18 +48,38 @@ from radium.replay.states import States
 FIRST_WINDOW, LAST_WINDOW = 64 << 10, 1 << 20
 # How often a call that is still running is looked at, and the initiator told that we live.
 LOOK_S, BEAT_S = 0.02, 1.0
-SYSCALL_NBYTES = 2
+NDEBUG_REGISTERS = 4
+INT3_NBYTES = 1
+# Instructions, and some: what the vdso's clock functions have.
+LONGEST_VDSO = 4096
+TRAP_FLAG = 1 << 8
 # EFLAGS.RF, set in the image that a hardware breakpoint leaves (Intel SDM 17.3.1.1).
 RESUME_FLAG = 1 << 16
 FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
 
 
-class CallFailed(Exception):
-    """The call cannot be finished in the mirror; `reason` is a word of INTERFACE.md."""
+class GoHome(Exception):
+    """The call goes on at home from where its thread stands now; `reason` says why, as a report does."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class CallFailed(Exception):
+    """The mirror cannot take the call up; `reason` is a word of INTERFACE.md."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Outcome(NamedTuple):
+    """How a call ended here: RETURNED or why it goes home, and the thread's registers and extended state."""
+
+    reason: str
+    regs: Registers
+    xstate: bytes
 
 
 class Link(Protocol):
@@ -76,7 +97,10 @@ class Link(Protocol):
         """The tracee's brk now."""
 
     def attend(self) -> bool:
-        """Takes what the initiator said; True if it recalls the call."""
+        """Takes what was said; True if the call is recalled."""
+
+    def must_drain(self) -> bool:
+        """Whether the acceptor is shutting down and has waited long enough."""
 
     def beat(self) -> None: ...
 
@@ -92,34 +116,40 @@ class Runner:
         self._poll = select.poll()
         for fd in (self._children, mirror.uffd, link.fileno()):
             self._poll.register(fd, select.POLLIN)
-        self._return_address = 0
+        self._debug_registers = [0, 0, 0, 0]
         self._xstate = b""
         self._window, self._window_end = FIRST_WINDOW, 0
         self._states = States(mirror.home_components, ptrace.xstate(self.tid))
         self.paged_in = 0
 
-    def run(self, call: wire.Call) -> tuple[Registers, bytes]:
-        """Registers and extended state at the return. Raises CallFailed, MirrorDied, AcceptorLost."""
-        regs = Registers.unpack(call.registers)
-        self.entry_rsp, self.thread, self.started = regs.rsp, call.thread, time.monotonic()
+    def run(self, call: wire.Call) -> Outcome:
+        """From where the call is to where it goes home, at the latest by its return.
+
+        Raises CallFailed, MirrorDied, AcceptorLost.
+        """
+        self.frame, self.thread, self.started = call.frame, call.thread, time.monotonic()
         self.deadline = self.started + call.seconds
         self.next_livelock_look, self.early_status = self.started + livelock.FIRST_LOOK_S, 0
-        self.yields, self.asleep_since, self.last_beat = 0, 0.0, self.started
+        self.yields, self.last_beat, self._wanted_home = 0, self.started, ""
         self.mirror.begin()
-        self._enter(call, regs)
-        regs = self._until_return()
+        self._enter(call)
+        try:
+            reason, regs = wire.RETURNED, self._until_return()
+        except GoHome as going:
+            reason, regs = going.reason, self._standing()
         try:
             self._xstate = self._states.to_home(ptrace.xstate(self.tid), call.xstate)
         except OtherCpu:
             self._xstate = b""
             raise CallFailed("refused:registers") from None
-        return regs, self._xstate
+        return Outcome(reason, regs, self._xstate)
 
-    def _enter(self, call: wire.Call, regs: Registers) -> None:
-        """Sets the mirror's thread going at the function's entry."""
+    def _enter(self, call: wire.Call) -> None:
+        """Sets the mirror's thread going."""
+        regs = Registers.unpack(call.registers)
         regs.orig_rax = NO_SYSCALL
         try:
-            self._arm_return(call.return_address)
+            self._watch([self.frame.back, self.frame.set_ip, *self.frame.longjmps])
             if call.xstate != self._xstate:
                 ptrace.set_xstate(self.tid, self._states.from_home(call.xstate))
             ptrace.set_registers(self.tid, regs)
@@ -129,29 +159,55 @@ class Runner:
             raise CallFailed("refused:registers") from None
         ptrace.resume(self.tid)
 
-    def _arm_return(self, address: int) -> None:
-        if address != self._return_address:
-            ptrace.set_debug_register(self.tid, 7, 0)
-            ptrace.set_debug_register(self.tid, 0, address)
-            # DR7: L0 set, condition execute, length 1 (Intel SDM 17.2.4).
-            ptrace.set_debug_register(self.tid, 7, 1)
-            self._return_address = address
+    def _watch(self, addresses: Sequence[int]) -> None:
+        """Hardware breakpoints at these addresses; 0 is none."""
+        wanted = [*addresses, 0, 0, 0, 0][:NDEBUG_REGISTERS]
+        if wanted == self._debug_registers:
+            return
+        ptrace.set_debug_register(self.tid, 7, 0)
+        for number, address in enumerate(wanted):
+            ptrace.set_debug_register(self.tid, number, address)
+        # DR7: bit 2n enables n; condition execute and length 1 are zeros (Intel SDM 17.2.4).
+        ptrace.set_debug_register(self.tid, 7, sum(1 << 2 * n for n, address in enumerate(wanted) if address))
+        self._debug_registers = wanted
 
     def _until_return(self) -> Registers:
-        try:
-            while True:
-                status = self._next_stop()
-                regs = self._handle_stop(status)
-                if regs is not None:
-                    return regs
-        except CallFailed:
-            self._xstate = b""
-            raise
+        while True:
+            regs = self._handle_stop(self._next_stop())
+            if regs is not None:
+                return regs
 
-    def stop(self) -> None:
-        """Brings the running thread to a stop, whatever it is doing."""
-        ptrace.interrupt(self.tid)
-        vessel.wait(self.tid)
+    # Going home
+
+    def _send_home(self, reason: str) -> None:
+        """The running thread is to go home; it does when it stops for that, if nothing else takes it there before."""
+        if not self._wanted_home:
+            self._wanted_home = reason
+            ptrace.interrupt(self.tid)
+
+    def _standing(self) -> Registers:
+        """Where the stopped thread is to go on: before a system call that it was about to make, or was making."""
+        regs = ptrace.registers(self.tid)
+        if regs.orig_rax != NO_SYSCALL and (regs.rax == NOT_MADE or regs.rax in RESTARTS):
+            regs.rip, regs.rax = regs.rip - SYSCALL_NBYTES, regs.orig_rax
+        regs.orig_rax = NO_SYSCALL
+        regs.eflags &= ~(RESUME_FLAG | TRAP_FLAG)
+        return regs
+
+    def _leave_vdso(self) -> bool:
+        """Its code mixes what it reads of the clock's data with the CPU's counter, both of which are others at home.
+
+        False: the thread has stopped for something else meanwhile.
+        """
+        try:
+            for _ in range(LONGEST_VDSO):
+                if not self.mirror.is_in_vdso(ptrace.registers(self.tid).rip):
+                    return True
+                livelock.step(self.tid, self._next_stop)
+        except livelock.LeftStepping as left:
+            self.early_status = left.status
+            return False
+        raise CallFailed("unsupported:vdso")
 
     # Waiting
 
@@ -170,7 +226,7 @@ class Runner:
                 self._serve_faults()
             elif self.link.buffered or self.link.fileno() in ready:
                 if self.link.attend():
-                    self._give_up("recall")
+                    self._send_home("recall")
             elif not ready:
                 self._look()
 
@@ -178,22 +234,18 @@ class Runner:
         """Nothing has happened for a while."""
         now = time.monotonic()
         if now > self.deadline:
-            self._give_up("timeout")
+            self._send_home("timeout")
+        if self.link.must_drain():
+            self._send_home("drain")
         if now - self.last_beat > BEAT_S:
             self.last_beat = now
             self.link.beat()
         if now > self.next_livelock_look:
             self.next_livelock_look = now + (now - self.started)
             self._look_for_livelock()
-        elif not self._waits_for_nobody():
-            self.asleep_since = 0.0
-        elif not self.asleep_since:
-            self.asleep_since = now
-        else:
-            self._give_up("stuck")
 
     def _look_for_livelock(self) -> None:
-        if procfs.stat_fields(self.tid)[0] != "R":
+        if self._wanted_home or procfs.stat_fields(self.tid)[0] != "R":
             return
         ptrace.interrupt(self.tid)
         status = vessel.wait(self.tid)
@@ -201,23 +253,12 @@ class Runner:
             self.early_status = status
             return
         try:
-            if livelock.is_stuck(self.tid):
-                raise CallFailed("stuck")
+            if livelock.is_stuck(self.tid, self._next_stop):
+                raise GoHome("stuck")
         except livelock.LeftStepping as left:
             self.early_status = left.status
             return
         ptrace.resume(self.tid)
-
-    def _waits_for_nobody(self) -> bool:
-        """The thread sleeps in a futex without a time limit, and nobody is here to wake it."""
-        if procfs.stat_fields(self.tid)[0] != "S":
-            return False
-        fields = procfs.read(self.tid, "syscall").split()
-        return fields[0] == b"%d" % NUMBERS["futex"] and int(fields[4], 16) == 0
-
-    def _give_up(self, reason: str) -> None:
-        self.stop()
-        raise CallFailed(reason)
 
     # Page-ins
 
@@ -229,7 +270,7 @@ class Runner:
                 continue
             self.paged_in += 1
             if not self.link.fetch(page, self._ahead(page)):
-                self._give_up("unsupported:fault:SIGBUS")
+                self._send_home("fault:SIGBUS")
 
     def _ahead(self, page: int) -> int:
         """Up to where the page-in of `page` would like to go."""
@@ -243,25 +284,67 @@ class Runner:
     # Stops
 
     def _handle_stop(self, status: int) -> Registers | None:
-        """The registers if the function has returned; None when the thread was sent on."""
+        """The registers if the function has returned; None when the thread was sent on. Raises GoHome."""
         event, number = status >> 16, os.WSTOPSIG(status)
         if event == ptrace.EVENT_SECCOMP:
             self._handle_syscall(ptrace.registers(self.tid))
-            return None
-        if event:
+        elif event == ptrace.EVENT_STOP and self._wanted_home:
+            if self._leave_vdso():
+                raise GoHome(self._wanted_home)
+        elif event:
             ptrace.resume(self.tid)
-            return None
-        if number == signal.SIGTRAP:
+        elif number == signal.SIGTRAP and ptrace.signal_info(self.tid)[1] == ptrace.TRAP_HWBKPT:
+            return self._handle_breakpoint(ptrace.registers(self.tid))
+        else:
+            self._handle_fault(number)
+        return None
+
+    def _handle_breakpoint(self, regs: Registers) -> Registers | None:
+        """One of the places that the frame is left by. The registers if it was left by its return."""
+        frame = self.frame
+        if regs.rip == frame.back and regs.rsp == frame.rsp + 8:
+            regs.eflags &= ~RESUME_FLAG
+            return regs
+        if regs.rip == frame.set_ip:
+            # The landing pad is rsi (unwind.h); what lands there tells whose frame it is.
+            self._watch([frame.back, regs.rsi, *frame.longjmps])
+        elif regs.rip in frame.longjmps:
+            if self._longjmp_target(regs) > frame.rsp:
+                raise GoHome("longjmp")
+        elif regs.rip == self._debug_registers[1]:
+            if regs.rsp > frame.rsp:
+                raise GoHome("exception")
+            self._watch([frame.back, frame.set_ip, *frame.longjmps])
+        ptrace.resume(self.tid)
+        return None
+
+    def _longjmp_target(self, regs: Registers) -> int:
+        """The stack pointer in the jmp_buf at rdi: word 6, mangled (glibc, sysdeps/x86_64: jmpbuf-offsets.h, __longjmp.S)."""
+        mangled, guard = self._word(regs.rdi + 48), self._word(regs.fs_base + 0x30)
+        return (mangled >> 17 | mangled << 47 & (1 << 64) - 1) ^ guard
+
+    def _word(self, address: int) -> int:
+        """Of the mirror's memory, which is brought first if it is missing: reading a missing page would wait for us."""
+        for start, end in self._missing(page_floor(address), page_ceil(address + 8)):
+            self.link.fetch(start, end)
+        return int.from_bytes(self.mirror.vessel.memory.read(address, 8), "little")
+
+    def _handle_fault(self, number: int) -> None:
+        """A signal of the thread's own: raised again, and truly, when the instruction is executed at home."""
+        _, code, address = ptrace.signal_info(self.tid)
+        if number == signal.SIGSEGV and self.mirror.is_below_room(address):
+            raise GoHome("stack")
+        if number == signal.SIGTRAP and code == ptrace.SI_KERNEL:
+            # An int3 of the program's own, behind which the thread stands.
             regs = ptrace.registers(self.tid)
-            if ptrace.signal_info(self.tid)[1] == ptrace.TRAP_HWBKPT and regs.rip == self._return_address:
-                if regs.rsp == self.entry_rsp + 8:
-                    regs.eflags &= ~RESUME_FLAG
-                    return regs
-                ptrace.resume(self.tid)
-                return None
-        raise CallFailed(_signal_reason(number))
+            regs.rip -= INT3_NBYTES
+            ptrace.set_registers(self.tid, regs)
+        raise GoHome(_signal_reason(number))
 
     def _handle_syscall(self, regs: Registers) -> None:
+        if ptrace.syscall_info(self.tid)[1] != seccomp.AUDIT_ARCH_X86_64:
+            # The same numbers are other calls there.
+            raise GoHome("syscall:i386")
         name = syscall_name(regs.orig_rax)
         if name in JOURNALLED:
             self._memory_call(name, regs)
@@ -275,7 +358,7 @@ class Runner:
             self.yields += 1
             self._answer(regs, 0)
         else:
-            raise CallFailed("stuck" if name == "sched_yield" else f"unsupported:syscall:{name}")
+            raise GoHome("stuck" if name == "sched_yield" else f"syscall:{name}")
 
     def _answer(self, regs: Registers, result: int) -> None:
         """The call is not made; the thread goes on behind it with the result (seccomp(2) on skipping a call)."""
@@ -294,17 +377,19 @@ class Runner:
             self._answer(regs, 0)
             return None
         if not self.mirror.may_change_layout or not self._is_possible(name, arguments):
-            raise CallFailed(f"unsupported:syscall:{name}")
+            raise GoHome(f"syscall:{name}")
         if name == "mremap":
             self._bring_whole(arguments[0], arguments[1])
         elif name == "brk":
             self._agree_on_brk(regs)
+        before = regs.copy()
         result = self._make()
         if name == "brk" and result == self.mirror.brk:
             return self._go_on()
         if -4096 < result - (1 << 64) < 0:
             # The mirror has its mappings cut otherwise than home, and limits of its own: home may well say yes.
-            raise CallFailed("refused:memory" if result - (1 << 64) == -12 else f"unsupported:syscall:{name}")
+            ptrace.set_registers(self.tid, before)
+            raise GoHome(f"syscall:{name}")
         self.mirror.record(LayoutCall(name, arguments, result))
         return self._go_on()
 
@@ -313,11 +398,11 @@ class Runner:
 
     def _make(self) -> int:
         """Lets the kernel make the call that the thread is stopped at; its raw result."""
-        ptrace.resume_to_syscall(self.tid)
-        status = vessel.wait(self.tid)
-        if os.WSTOPSIG(status) != signal.SIGTRAP | 0x80:
-            raise CallFailed(_signal_reason(os.WSTOPSIG(status)))
-        return ptrace.registers(self.tid).rax
+        while True:
+            ptrace.resume_to_syscall(self.tid)
+            status = vessel.wait(self.tid)
+            if os.WSTOPSIG(status) == signal.SIGTRAP | 0x80:
+                return ptrace.registers(self.tid).rax
 
     def _is_possible(self, name: str, a: tuple[int, int, int, int, int, int]) -> bool:
         """Whether the mirror may make this call: it must mean the same here as at home, and fit home's layout."""
@@ -378,8 +463,8 @@ class Runner:
         again.rip, again.rax, again.orig_rax = regs.rip - SYSCALL_NBYTES, regs.orig_rax, NO_SYSCALL
         ptrace.set_registers(self.tid, again)
         ptrace.resume(self.tid)
-        if vessel.wait(self.tid) >> 16 != ptrace.EVENT_SECCOMP:
-            raise CallFailed("unsupported:syscall:brk")
+        while vessel.wait(self.tid) >> 16 != ptrace.EVENT_SECCOMP:
+            ptrace.resume(self.tid)
 
     def _bring_whole(self, start: int, nbytes: int) -> None:
         """All pages of a range that home has, so that moving it moves them."""
@@ -408,4 +493,4 @@ def _signal_reason(number: int) -> str:
         name = signal.Signals(number).name
     except ValueError:
         name = str(number)
-    return f"unsupported:{'fault' if number in FAULTS else 'signal'}:{name}"
+    return f"{'fault' if number in FAULTS else 'signal'}:{name}"

@@ -1,7 +1,7 @@
 """One connection, one mirror: the acceptor's side of a session, in a process of its own.
 
-    Hello -> Welcome | Refused      Setup (no answer: a failure answers the first call)      Call -> Returned | Failed
-    during a call:  Fetch -> Pages, Recall, Beat
+    Hello -> Welcome | Refused      Setup (no answer: a failure answers the first call)      Call -> Answer | Failed
+    during a call:  Fetch -> Pages, AskBrk -> Brk, Recall, Beat
 """
 
 import hmac
@@ -30,6 +30,10 @@ class Drained(Exception):
     """The acceptor is shutting down and nothing is running."""
 
 
+# How long a call may go on when the acceptor drains; then it is sent home. Arbitrary: service managers wait longer.
+DRAIN_S = 5.0
+
+
 class Session:
     def __init__(self, channel: Channel, token: str | None, limits: Limits) -> None:
         self.channel = channel
@@ -38,6 +42,7 @@ class Session:
         self.mirror: Mirror | None = None
         self.broken = ""
         self.recalled = False
+        self._drains_at = 0.0  # when a running call is sent home because the acceptor drains; 0: it does not
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         self._signals = signalfd([signal.SIGTERM])
         self._poll = select.poll()
@@ -90,6 +95,8 @@ class Session:
     # Messages
 
     def _serve_one(self) -> bool:
+        if self._drains_at:
+            raise Drained
         if not self.channel.buffered:
             ready = {fd for fd, _ in self._poll.poll()}
             if self._signals in ready and read_signals(self._signals):
@@ -143,7 +150,7 @@ class Session:
         self.recalled = False
         started = time.monotonic()
         try:
-            regs, xstate = self.runner.run(call)
+            outcome = self.runner.run(call)
         except CallFailed as failure:
             self._fail(call, failure.reason, layout, brk, time.monotonic() - started)
             return
@@ -151,10 +158,12 @@ class Session:
             self.channel.send(wire.Failed(call.number, "acceptor-lost", b"", time.monotonic() - started))
             raise JobFailed(f"{death}; the call runs at home") from None
         seconds = time.monotonic() - started
-        dirty, dead = self.mirror.collect(regs, wire.runs(call.scratch))
-        answer = wire.Returned(
-            call.number, regs.pack(), xstate, self.mirror.journal, self.mirror.brk, pack(dirty), pack(dead), seconds
-        )
+        in_middle = outcome.reason != wire.RETURNED
+        dirty, dead = self.mirror.collect(outcome.regs.rsp, wire.runs(call.scratch), in_middle=in_middle)
+        answer = wire.Answer(
+            call.number, outcome.reason, outcome.regs.pack(), outcome.xstate, self.mirror.journal, self.mirror.brk,
+            pack(dirty), pack(dead), seconds,
+        )  # fmt: skip
         self.channel.send(answer, self.mirror.contents(dirty), total(dirty))
         self.mirror.settle(dirty, dead)
 
@@ -205,6 +214,11 @@ class Session:
         if not isinstance(message, wire.Brk):
             raise FrameError(f"{type(message).__name__} instead of Brk")
         return message.brk
+
+    def must_drain(self) -> bool:
+        if not self._drains_at and read_signals(self._signals):
+            self._drains_at = time.monotonic() + DRAIN_S
+        return bool(self._drains_at) and time.monotonic() > self._drains_at
 
     def attend(self) -> bool:
         if self.recalled:

@@ -1,20 +1,19 @@
-"""Which system calls run in a mirror, and why. What is in no table goes home.
+"""Which system calls run in a mirror, and why. What is in no table goes home: the tracee's thread makes it there.
 
 HARMLESS run there without a stop: they touch nothing but the mirror's own memory and the clock.
 ANSWERED have an answer that is known from home, given without running anything.
 PLACEMENT is advice, answered without effect.
-Memory calls (core.mapping.JOURNALLED) run there and are journalled.
+Memory calls (core.mapping.JOURNALLED) run there and are journalled; those that cannot be repeated at home at the same
+address with the same meaning go home: mappings of files, shared ones, locked ones.
+AT_HOME are those of which one might think otherwise.
 """
 
 HARMLESS: dict[str, str] = {
-    "futex": "wakes and waits only among the mirror's own threads",
     "clock_gettime": "a clock has no owner; the vdso answers it mostly",
     "clock_getres": "a property of the clock",
     "gettimeofday": "as clock_gettime",
     "time": "as clock_gettime",
     "getrandom": "randomness has no owner",
-    "nanosleep": "waits, and changes nothing",
-    "clock_nanosleep": "as nanosleep",
     "getcpu": "a hint, stale when it is read",
 }
 
@@ -31,6 +30,30 @@ ANSWERED: dict[str, str] = {
 PLACEMENT: dict[str, str] = {
     "mbind": "a NUMA policy for a range",
     "set_mempolicy": "a NUMA policy for the thread",
+}
+
+AT_HOME: dict[str, str] = {
+    "futex": "whom it wakes, and who wakes it, are threads of the tracee's; PI and robust futexes are the kernel's there",
+    "nanosleep": "the tracee's other threads go on meanwhile, and signals are met",
+    "clock_nanosleep": "as nanosleep",
+    "rseq": "the kernel writes the area of the tracee's thread; the mirror's has none registered",
+    "set_robust_list": "the kernel walks it when the tracee's thread ends",
+    "set_tid_address": "as set_robust_list",
+    "rt_sigaction": "signals are delivered at home",
+    "rt_sigprocmask": "as rt_sigaction",
+    "rt_sigreturn": "as rt_sigaction",
+    "sigaltstack": "as rt_sigaction",
+    "prctl": "properties of the tracee's thread or process",
+    "arch_prctl": "as prctl",
+    "sched_setaffinity": "the tracee's thread is meant, on the initiator's CPUs",
+    "sched_getaffinity": "as sched_setaffinity",
+    "clone": "new threads and processes are the tracee's",
+    "clone3": "as clone",
+    "fork": "as clone",
+    "vfork": "as clone",
+    "execve": "the process is the tracee's",
+    "exit": "the thread is the tracee's",
+    "exit_group": "the process is the tracee's",
 }
 
 # Alone in its mirror, a thread that yields this often in one call waits for a thread that is not there.

@@ -12,12 +12,15 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from radium.core import wire
+from radium.core.addr import USER_END
 from radium.core.mapping import (
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
+    PROT_EXEC,
     RESERVED,
+    STACK_GROWTH,
     Layout,
     LayoutCall,
     covered,
@@ -36,12 +39,15 @@ TRAP_FLAG = 0x100
 _SAME = ("cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base")
 
 
-def check(answer: wire.Returned, entry: Registers, xstate: bytes, layout: Layout, brk: int, back: int) -> Runs:
-    """The page runs of the answer, which fits the tracee. `back`: the return address. Raises Conflict, FrameError."""
+def check(answer: wire.Answer, left: Registers, xstate: bytes, layout: Layout, brk: int, frame: wire.Frame) -> Runs:
+    """The page runs of the answer, which fits the tracee. `left`: as the call left. Raises Conflict, FrameError."""
     regs = _registers(answer)
-    if regs.rip != back or regs.rsp != entry.rsp + 8:
-        raise Conflict(f"an answer that did not return to the caller (rip {regs.rip:#x})")
-    if any(getattr(regs, name) != getattr(entry, name) for name in _SAME):
+    if answer.reason == wire.RETURNED:
+        if regs.rip != frame.back or regs.rsp != frame.rsp + 8:
+            raise Conflict(f"an answer that did not return to the caller (rip {regs.rip:#x})")
+    elif not any(a.start <= regs.rip < a.end for a in layout if a.prot & PROT_EXEC) or not regs.rsp < USER_END:
+        raise Conflict(f"an answer that would go on where the tracee has no code (rip {regs.rip:#x})")
+    if any(getattr(regs, name) != getattr(left, name) for name in _SAME):
         raise Conflict("an answer with other segments")
     if regs.eflags & TRAP_FLAG:
         raise Conflict("an answer that single-steps")
@@ -65,7 +71,7 @@ def check_size(nbytes: int) -> None:
         raise Conflict(f"an answer of {nbytes} bytes")
 
 
-def _registers(answer: wire.Returned) -> Registers:
+def _registers(answer: wire.Answer) -> Registers:
     try:
         return Registers.unpack(answer.registers)
     except struct.error:
@@ -132,6 +138,9 @@ def _undo(thread: Borrowed, done: Sequence[LayoutCall], brk: int) -> None:
             thread.call("munmap", call.result, call.arguments[1])
         elif call.name == "brk" and call.result >= brk:
             thread.call("brk", brk)
+        elif call.name == STACK_GROWTH:
+            # No stack shrinks, and one that has grown is as good.
+            continue
         else:
             raise JobFailed(f"a commit stopped half-way and its {call.name} cannot be undone", where=f"tid {thread.tid}")
 
@@ -153,6 +162,9 @@ def _repeat(thread: Borrowed, call: LayoutCall) -> None:
     elif call.name == "brk":
         if thread.call("brk", call.result) != call.result:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    elif call.name == STACK_GROWTH:
+        # Where the kernel itself writes below a stack, it grows (GOING_HOME.md 2).
+        thread.call("clock_gettime", 0, call.result)
     else:
         thread.call(call.name, *a[:3])
 

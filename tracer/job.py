@@ -19,6 +19,7 @@ from radium.linux import procfs, ptrace, vm
 from radium.live import Console
 from radium.profiles.schema import Profile
 from radium.report import ProcessReport, Report
+from radium.tracer import leaving
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.admission import admit, check_program
 from radium.tracer.guardian import Guardian
@@ -151,6 +152,7 @@ class Job:
         self.tracee = Tracee(self.threads, self.ledger, self.guardian, self.options.tracking)
         self.session = Session(self.tracee, self.acceptors, self.wakeups, self.options.call_timeout_s)
         self.splits = {}
+        self.session.leaving = leaving.find(self.resolver.objects())
         self.notices = loader_trap(self.resolver.objects(), procfs.auxiliary_vector(self.threads.pid))
         if self.tracee.remote is None:
             self._say_once("its seccomp filter may refuse our system calls: writes are found by checksums")
@@ -263,6 +265,8 @@ class Job:
     # Stops
 
     def _handle(self, stop: Stop) -> None:
+        if self.session is not None and self.session.on_home_stop(stop):
+            return
         if stop.kind == "trap":
             self._on_trap(stop)
         elif stop.kind == "signal":
@@ -321,8 +325,9 @@ class Job:
 
     def _on_notice(self) -> None:
         """The dynamic linker has mapped or unmapped something."""
-        assert self.tracee is not None
+        assert self.tracee is not None and self.session is not None
         changes = self.resolver.resolve_new()
+        self.session.leaving = leaving.find(self.resolver.objects())
         if changes.unresolved and not self.has_split:
             self.unresolved = changes.unresolved
             # Asked now: the files of a program that has ended cannot be read.
@@ -350,6 +355,7 @@ class Job:
         if self.tracee is not None:
             self._note_pages()
             self.tracee.forget_gone()
+            self._end_session()
             self.tracee = self.session = None
             self.acceptors.close()
             self._guard()
@@ -364,12 +370,17 @@ class Job:
         self.acceptors.try_connect()
         self.threads.resume_all()
 
+    def _end_session(self, reason: str = "") -> None:
+        if self.session is not None:
+            self.session.end(reason)
+
     def _note_pages(self) -> None:
         if self.session is not None:
             self.pages_left += self.session.pages_left()
 
     def _on_exit(self, status: int) -> None:
         self._note_pages()
+        self._end_session()
         self.status = status
         for process in self.report.processes:
             if process.pid == self.threads.pid:
@@ -391,6 +402,7 @@ class Job:
         if self.threads.exit_status is not None:
             self._on_exit(self.threads.exit_status)
             return
+        self._end_session("refused:detaching")
         if self.tracee is not None:
             self.tracee.detach()
         else:

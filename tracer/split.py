@@ -13,6 +13,8 @@ from radium.tracer.working_set import WorkingSet
 
 # In the XSAVE area: xmm0 to xmm15 lie at 160, 16 bytes each (Intel SDM volume 1, 10.5.1.2).
 _XMM, _XMM_NBYTES = 160, 16
+# Arbitrary: what the first calls cost, with their page-ins, says little.
+ENOUGH_TRIPS = 16
 # A hint larger than the user's half of the address space is a wrong hint.
 _LARGEST_HINT_NBYTES = 1 << 46
 
@@ -23,8 +25,26 @@ class Split:
         self.report = report
         self.profile = point.split
         self.working_set = WorkingSet()
+        self._away_s = self._mirror_s = 0.0
+        self._ntrips = self._nends = 0
         self._signature = point.split.signature or abi.DEFAULT
         self._read_memory = read_memory
+
+    def note_leg(self, away_s: float, mirror_s: float, *, is_trip: bool) -> None:
+        """A call was away for so long, and in the mirror so long of it. is_trip: it went home in the middle."""
+        self._away_s += away_s
+        self._mirror_s += mirror_s
+        self._ntrips += is_trip
+        self._nends += not is_trip
+
+    @property
+    def cannot_gain(self) -> bool:
+        """Whether its calls go home so often that the way costs more than all that they compute in the mirror."""
+        return (
+            self._ntrips >= ENOUGH_TRIPS
+            and self._ntrips > self._nends
+            and self._away_s - self._mirror_s > self._mirror_s
+        )
 
     def arguments(self, tid: int, regs: Registers) -> Mapping[str, object]:
         """By name, read when they are asked for; regs are those at the entry."""

@@ -11,6 +11,7 @@ Sources: ptrace(2), "Stopped states", "Group-stop", "Attaching and detaching"; s
 
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ _LOOK_S = 0.002
 class Stop(NamedTuple):
     """Why a thread stopped, or that it ended.
 
-    kind: "trap" (it stands at the breakpoint `detail`), "signal" (about to be delivered), "fork" (detail: the child's pid;
+    kind: "trap" (it stands at the breakpoint `detail`), "signal" (about to be delivered), "syscall" (of a thread whose
+    system calls are traced: about to be made, or made when detail is 1), "fork" (detail: the child's pid;
     the child is stopped), "exec", "exit" (detail: the wait status, tid: the process), "quiet" (nothing of interest: the
     thread is to be resumed).
     """
@@ -118,6 +120,7 @@ class Thread:
     is_running: bool = True
     is_free: bool = True  # stopped, it can be given other registers and goes on with them (not with a signal, not in a fork)
     is_group_stopped: bool = False
+    traces_syscalls: bool = False  # stops before and behind each of its system calls
     vfork_child: int = 0  # it sleeps in the kernel until this child, which shares its memory, execs or ends
     is_guest: bool = False  # another process in the tracee's memory
 
@@ -255,12 +258,25 @@ class Threads:
         try:
             if thread.is_group_stopped and not number:
                 self._listen(tid)
+            elif thread.traces_syscalls:
+                ptrace.resume_to_syscall(tid, number)
             else:
                 ptrace.resume(tid, number)
         except TraceeGone:
             # It is being killed; its end will be reported.
             pass
         thread.is_running = True
+
+    def resume_alone(self, tid: int, limit_s: float) -> None:
+        """Sends a thread on that is expected to stop at once, while all others stand; it is pending then, or runs still."""
+        thread = self.threads.get(tid)
+        if thread is None:
+            return
+        self.resume(tid)
+        deadline = time.monotonic() + limit_s
+        while thread.is_running and self.threads.get(tid) is thread and time.monotonic() < deadline:
+            if not self._collect():
+                signal.sigtimedwait([signal.SIGCHLD], _LOOK_S)
 
     def _listen(self, tid: int) -> None:
         """Keeps the thread in its group-stop; after a remote system call it must be brought back into it first."""
@@ -407,6 +423,8 @@ class Threads:
             self._note_event(thread, event)
         elif status.entry:
             self.pending.append(Stop(tid, "trap", status.entry))
+        elif number == signal.SIGTRAP | 0x80:
+            self._note_syscall(tid)
         else:
             self.pending.append(Stop(tid, "signal", number))
 
@@ -415,6 +433,13 @@ class Threads:
         thread.is_group_stopped = number in _GROUP_STOPS
         if not self._is_stopping:
             self.pending.append(Stop(thread.tid, "quiet"))
+
+    def _note_syscall(self, tid: int) -> None:
+        try:
+            self.pending.append(Stop(tid, "syscall", int(ptrace.syscall_info(tid)[0] == ptrace.SYSCALL_EXIT)))
+        except TraceeGone:
+            # It is being killed; its end will be reported.
+            return
 
     def _note_event(self, thread: Thread, event: int) -> None:
         if event in (ptrace.EVENT_CLONE, ptrace.EVENT_FORK):

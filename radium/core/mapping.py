@@ -179,6 +179,10 @@ MADV_DONTNEED, MADV_FREE = 4, 8
 # Advice that changes no contents (madvise(2)): NORMAL RANDOM SEQUENTIAL WILLNEED MERGEABLE.. HUGEPAGE NOHUGEPAGE ..
 ADVICE_WITHOUT_EFFECT = frozenset({0, 1, 2, 3, 12, 13, 14, 15, 16, 17, 20, 21, 22, 23, 25})
 JOURNALLED = frozenset({"mmap", "munmap", "mprotect", "brk", "mremap", "madvise"})
+# In a journal, no system call: the main stack has grown down to the result.
+STACK_GROWTH = "stack"
+# How far below the tracee's stack a mirror has room for it to grow, and so how far one answer may make it grow.
+STACK_ROOM = 1 << 20
 
 
 def replay(layout: Sequence[Area], brk: int, journal: Iterable[LayoutCall]) -> tuple[Layout, int]:
@@ -199,6 +203,8 @@ def _replay_one(areas: Layout, brk: int, call: LayoutCall) -> tuple[Layout, int]
         return _replay_brk(areas, brk, call.result)
     if call.name == "mmap":
         return _replay_mmap(areas, call), brk
+    if call.name == STACK_GROWTH:
+        return _replay_growth(areas, call), brk
     start, end = a[0], a[0] + _length(a[1])
     _check_range(call, start, end)
     if call.name == "munmap":
@@ -258,10 +264,11 @@ def _without(areas: Layout, start: int, end: int, call: LayoutCall) -> Layout:
 def _with(areas: Layout, new: Area, call: LayoutCall) -> Layout:
     if clip(areas, new.start, new.end):
         raise Conflict(f"{call.name} of a mirror at {new.start:#x}-{new.end:#x}: the tracee uses this range already")
-    return _merged([*areas, new])
+    return merged([*areas, new])
 
 
-def _merged(areas: Layout) -> Layout:
+def merged(areas: Iterable[Area]) -> Layout:
+    """Sorted, and neighbours that are the same made one."""
     out: Layout = []
     for area in sorted(areas):
         _extend(out, area)
@@ -275,7 +282,7 @@ def _protected(areas: Layout, start: int, end: int, prot: int, call: LayoutCall)
     if prot & PROT_WRITE and any(piece.kind & SHARED for piece in pieces):
         # A file that was opened for reading cannot be mapped so (mprotect(2), EACCES): only the tracee itself can tell.
         raise Conflict(f"mprotect of a mirror makes shared memory at {start:#x}-{end:#x} writable")
-    return _merged([*_without(areas, start, end, call), *pieces])
+    return merged([*_without(areas, start, end, call), *pieces])
 
 
 def _replay_mmap(areas: Layout, call: LayoutCall) -> Layout:
@@ -303,6 +310,18 @@ def _replay_brk(areas: Layout, old: int, new: int) -> tuple[Layout, int]:
     return areas, new
 
 
+def _replay_growth(areas: Layout, call: LayoutCall) -> Layout:
+    stack = next((area for area in areas if area.kind & STACK), None)
+    new = call.result
+    if stack is None or call.arguments[0] != stack.start or new & PAGE_MASK:
+        raise Conflict(f"a mirror's stack grew to {new:#x} from {call.arguments[0]:#x}")
+    if not stack.start - STACK_ROOM <= new < stack.start:
+        raise Conflict(f"a mirror's stack grew by {stack.start - new} bytes")
+    if clip(areas, new, stack.start):
+        raise Conflict(f"a mirror's stack grew to {new:#x}, over memory that the tracee uses")
+    return sorted([*(area for area in areas if area is not stack), stack._replace(start=new)])
+
+
 def _replay_mremap(areas: Layout, old: int, old_end: int, call: LayoutCall) -> Layout:
     new, new_end = call.result, call.result + _length(call.arguments[2])
     _check_range(call, new, new_end)
@@ -321,6 +340,8 @@ def touched_by(call: LayoutCall, old_brk: int | None = None) -> Runs:
     a = call.arguments
     if call.name == "mmap":
         return [(call.result, call.result + _length(a[1]))]
+    if call.name == STACK_GROWTH:
+        return [(call.result, a[0])]
     if call.name == "brk":
         low, high = sorted((_length(call.result if old_brk is None else old_brk), _length(call.result)))
         return [(low, high)] if low < high else []

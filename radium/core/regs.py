@@ -13,6 +13,11 @@ FORMAT = struct.Struct("<27Q")
 U64 = (1 << 64) - 1
 # orig_rax of a thread that is in no system call: keeps the kernel from restarting one on top of new registers.
 NO_SYSCALL = U64
+SYSCALL_NBYTES = 2
+# rax of a thread that stands before its system call (ENOSYS), and of one whose call a signal has interrupted and the
+# kernel makes again (ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK: include/linux/errno.h).
+NOT_MADE = U64 + 1 - 38
+RESTARTS = frozenset(U64 + 1 - number for number in (512, 513, 514, 516))
 # System V psABI, 3.2.3: integer arguments in this order, then the stack.
 INTEGER_ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 

@@ -5,6 +5,7 @@ contents in the order of the message's page runs. Everything that arrives is che
 the tracee is checked by who applies it.
 """
 
+import re
 import struct
 from collections.abc import Sequence
 from math import inf
@@ -25,6 +26,24 @@ MAX_MESSAGE = 64 << 20
 MAX_PAYLOAD = 1 << 40
 # Words of Setup.mm.
 NMM = 10
+
+
+# Answer.reason of a function that returned to its caller.
+RETURNED = "returned"
+_REASON = re.compile(r"returned|exception|longjmp|stack|stuck|timeout|recall|drain|(syscall|fault|signal):\w{1,40}", re.ASCII)
+
+
+class Frame(msgspec.Struct, array_like=True):
+    """The split function's frame, and what leaves it otherwise than by its return.
+
+    back: the return address; rsp: the stack pointer at the entry, which is at `back`'s place on the stack.
+    set_ip: `_Unwind_SetIP`, by which exceptions land; longjmps: where longjmp and its like begin. 0 and []: not there.
+    """
+
+    back: int
+    rsp: int
+    set_ip: int = 0
+    longjmps: list[int] = []
 
 
 class Message(msgspec.Struct, array_like=True, tag=True):
@@ -69,12 +88,12 @@ class Setup(Message):
 
 
 class Call(Message):
-    """One split call. The payload holds the pages of `pages`."""
+    """A split call leaves: from its entry, or from where it was when it had come home. The payload: the pages of `pages`."""
 
     number: int
     registers: bytes
     xstate: bytes
-    return_address: int
+    frame: Frame
     delta: LayoutDelta
     brk: int
     thread: dict[str, int]  # answers that differ by thread
@@ -100,10 +119,14 @@ class Pages(Message):
     pages: bytes
 
 
-class Returned(Message):
-    """The function returned. The payload holds the dirty pages."""
+class Answer(Message):
+    """The call comes home, with all that it has done since it left. The payload holds the dirty pages.
+
+    reason: RETURNED, or why it goes home in the middle: the thread is to go on at home from these registers.
+    """
 
     number: int
+    reason: str
     registers: bytes
     xstate: bytes
     journal: list[LayoutCall]
@@ -114,7 +137,7 @@ class Returned(Message):
 
 
 class Failed(Message):
-    """The call ended without a result and left no trace in the mirror but `dropped`, which it no longer holds."""
+    """The mirror could not take the call up; no trace of it is left but `dropped`, which is no longer held."""
 
     number: int
     reason: str
@@ -123,7 +146,7 @@ class Failed(Message):
 
 
 class Recall(Message):
-    """Initiator: give the call up now."""
+    """Initiator: the call is to come home now."""
 
     number: int
 
@@ -159,7 +182,7 @@ class Digests(Message):
 
 
 FromInitiator = Hello | Setup | Call | Pages | Brk | Recall | Bye | Audit
-FromAcceptor = Welcome | Refused | Fetch | AskBrk | Returned | Failed | Beat | Bye | Digests
+FromAcceptor = Welcome | Refused | Fetch | AskBrk | Answer | Failed | Beat | Bye | Digests
 AnyMessage = FromInitiator | FromAcceptor
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -194,12 +217,16 @@ def decode(raw: bytes | memoryview) -> AnyMessage:
         _check_call(message)
     elif isinstance(message, Setup):
         _check_setup(message)
+    elif isinstance(message, Answer) and not _REASON.fullmatch(message.reason):
+        raise FrameError(f"an answer whose reason is {message.reason[:40]!r}")
     return message
 
 
 def _check_call(call: Call) -> None:
-    if len(call.registers) != regs.FORMAT.size or not 0 <= call.return_address < USER_END:
-        raise FrameError("a call without registers, or with a return address outside of user space")
+    frame = call.frame
+    places = (frame.back, frame.rsp, frame.set_ip, *frame.longjmps)
+    if len(call.registers) != regs.FORMAT.size or not all(0 <= place < USER_END for place in places):
+        raise FrameError("a call without registers, or with a frame outside of user space")
     if not 0 < call.seconds < inf or not 0 <= call.brk <= USER_END:
         raise FrameError(f"a call with {call.seconds} s to run and brk {call.brk:#x}")
     _check_runs(call.delta.unmap)

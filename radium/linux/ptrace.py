@@ -22,6 +22,7 @@ LISTEN = 0x4208
 PEEKSIGINFO = 0x4209
 GETSIGMASK = 0x420A
 SETSIGMASK = 0x420B
+GET_SYSCALL_INFO = 0x420E
 GET_RSEQ_CONFIGURATION = 0x420F
 
 O_SYSGOOD = binding.PTRACE_O_TRACESYSGOOD
@@ -81,8 +82,8 @@ def resume(tid: int, signal: int = 0) -> None:
     request(binding.PTRACE_CONT, tid, 0, signal)
 
 
-def resume_to_syscall(tid: int) -> None:
-    request(binding.PTRACE_SYSCALL, tid)
+def resume_to_syscall(tid: int, signal: int = 0) -> None:
+    request(binding.PTRACE_SYSCALL, tid, 0, signal)
 
 
 def single_step(tid: int) -> None:
@@ -135,6 +136,17 @@ def set_xstate(tid: int, state: bytes) -> None:
     ctypes.memmove(_xstate, state, len(state))
     _xstate_iovec.buf, _xstate_iovec.len = ctypes.addressof(_xstate), len(state)
     request(binding.PTRACE_SETREGSET, tid, NT_X86_XSTATE, ctypes.addressof(_xstate_iovec))
+
+
+# op of struct ptrace_syscall_info
+SYSCALL_EXIT = 2
+_syscall_info = ctypes.create_string_buffer(8)
+
+
+def syscall_info(tid: int) -> tuple[int, int]:
+    """(op, architecture) in a system call stop or a seccomp stop: SYSCALL_EXIT; AUDIT_ARCH_... of <linux/audit.h>."""
+    request(GET_SYSCALL_INFO, tid, len(_syscall_info), ctypes.addressof(_syscall_info))
+    return _syscall_info.raw[0], int.from_bytes(_syscall_info.raw[4:8], "little")
 
 
 _siginfo = ctypes.create_string_buffer(128)

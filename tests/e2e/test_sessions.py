@@ -34,7 +34,7 @@ Threads.stop_all = counted
 COUNT_FRAMES = """
 from radium.channel import Channel
 from radium.tracer.session import Session
-send, receive, call = Channel.send, Channel.receive, Session._try
+send, receive, call = Channel.send, Channel.receive, Session._go_out
 def counted_send(self, *args):
     found["sent"] = found.get("sent", 0) + 1
     send(self, *args)
@@ -43,9 +43,10 @@ def counted_receive(self):
     return receive(self)
 def counted_call(self, *args):
     found["sent"] = found["received"] = 0
-    call(self, *args)
+    reason = call(self, *args)
     found["of_the_last_call"] = found["sent"], found["received"]
-Channel.send, Channel.receive, Session._try = counted_send, counted_receive, counted_call
+    return reason
+Channel.send, Channel.receive, Session._go_out = counted_send, counted_receive, counted_call
 """
 FOREIGN_KERNEL = """
 from radium.tracer.home import Home
@@ -55,12 +56,12 @@ Home.vdso = lambda self: vdso(self)[:-1] + b"x"
 HOSTILE = """
 from radium.core.mapping import LayoutCall
 from radium.tracer.session import Session
-commit = Session._commit
-def hostile(self, channel, away, answer, nbytes):
+take = Session._take
+def hostile(self, channel, call, answer, nbytes):
     kernels = self.tracee.home.special()[0]
     answer.journal.append(LayoutCall("munmap", (kernels.start, kernels.end - kernels.start, 0, 0, 0, 0), 0))
-    return commit(self, channel, away, answer, nbytes)
-Session._commit = hostile
+    return take(self, channel, call, answer, nbytes)
+Session._take = hostile
 """
 FOREIGN_CPU = """
 from radium.core.xstate import Component, translate

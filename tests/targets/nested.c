@@ -33,7 +33,7 @@ int main(void)
 {
     ready();
     from_code_that_goes();
-    for (long i = 0; i < 5; i++) {
+    for (long i = 0; i < 3; i++) {
         printf("outer %ld\n", nested_outer(3));
         printf("inner %ld\n", nested_inner(i));
         /* Both return to the same place. */

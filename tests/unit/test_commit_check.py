@@ -55,14 +55,15 @@ def registers(**values: int) -> Registers:
 
 
 ENTRY = registers(orig_rax=NO_SYSCALL)
-GOOD = wire.Returned(
-    1, registers(rip=RETURN, rsp=RSP + 8, rax=42).pack(), xstate(), [], BRK, pages.pack(RUNS), b"", 0.5
+FRAME = wire.Frame(RETURN, RSP)
+GOOD = wire.Answer(
+    1, wire.RETURNED, registers(rip=RETURN, rsp=RSP + 8, rax=42).pack(), xstate(), [], BRK, pages.pack(RUNS), b"", 0.5
 )
 
 
 def check(**changes: object) -> pages.Runs:
     answer = msgspec.structs.replace(GOOD, **changes)
-    return commit.check(answer, ENTRY, xstate(), LAYOUT, BRK, RETURN)
+    return commit.check(answer, ENTRY, xstate(), LAYOUT, BRK, FRAME)
 
 
 def returned(**values: int) -> bytes:
