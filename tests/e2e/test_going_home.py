@@ -56,20 +56,21 @@ def test_timer_rings_while_waiting(build, work, profile, mode):
 
 
 @pytest.mark.parametrize(
-    ("mode", "name", "reason", "least"),
+    ("mode", "name", "reason", "least", "remote"),
     [
-        ("null", "faults_null", "fault:SIGSEGV", 3),
-        ("inside", "faults_inside", "fault:SIGSEGV", 1),
-        ("protected", "faults_fill", "fault:SIGSEGV", 2),
-        ("divide", "faults_divide", "fault:SIGFPE", 1),
-        ("undefined", "faults_undefined", "fault:SIGILL", 3),
+        ("null", "faults_null", "fault:SIGSEGV", 3, 3),
+        ("inside", "faults_inside", "fault:SIGSEGV", 1, 0),
+        ("protected", "faults_fill", "fault:SIGSEGV", 2, 2),
+        ("divide", "faults_divide", "fault:SIGFPE", 1, 4),
+        ("undefined", "faults_undefined", "fault:SIGILL", 3, 3),
     ],
 )
-def test_faults(build, work, profile, mode, name, reason, least):
+def test_faults(build, work, profile, mode, name, reason, least, remote):
     """A fault is raised at home with its true code and address, and what the call has written is kept."""
     split = work.same([build("faults", library="faults"), mode], profile("faults"))
     assert "wrong" not in split.stdout
     assert trips(split, name)[reason] >= least
+    assert split.remote(name) >= remote
 
 
 # -- other ways out ----------------------------------------------------------------------------------------------------

@@ -73,6 +73,20 @@ def test_killed_among_threads(build, work, profile, acceptor, mode, seed):
     assert target.check_success() == whole.stdout
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_killed_among_trips_home(build, work, profile, acceptor, seed):
+    """A call whose radium is killed while it is away, at home in its middle or in between prints each line once."""
+    program = [build("output", library="output"), 150]
+    whole = work.run_whole(program)
+    target = work.start(program, hold=True)
+    session = work.attach(target.pid, profile("output"), acceptor=acceptor)
+    target.release()
+    target.out.wait_for("^call 2 ")
+    time.sleep(random.Random(seed).random() * 0.2)  # the random moment
+    session.running.kill(signal.SIGKILL)
+    assert target.check_success() == whole.stdout
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_among_local_calls(build, work, profile, seed):
     """Threads that are on their way past a breakpoint when radium is killed go on rightly."""

@@ -99,6 +99,17 @@ def test_an_answer_from_elsewhere(values):
         check(registers=returned(**values))
 
 
+@pytest.mark.parametrize("reason", ["syscall:write", "fault:SIGSEGV", "exception", "stack"])
+def test_an_answer_in_the_middle(reason):
+    """It may go on wherever the tracee has code of its own, and nowhere else."""
+    assert check(reason=reason, registers=returned(rip=0x400100, rsp=RSP - 64)) == RUNS
+    for rip in (0, 0x402000, 0x600000, 0x700000, USER_END, U64):
+        with pytest.raises(Conflict, match="no code"):
+            check(reason=reason, registers=returned(rip=rip, rsp=RSP - 64))
+    with pytest.raises(Conflict, match="no code"):
+        check(reason=reason, registers=returned(rip=0x400100, rsp=U64 - 7))
+
+
 @pytest.mark.parametrize("name", ["cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base"])
 def test_other_segments(name):
     """No call changes segments or the thread's pointer."""
@@ -191,6 +202,22 @@ def test_journals_that_do_not_fit(calls):
     """One memory call that the tracee could not make refuses the whole answer."""
     with pytest.raises(Conflict):
         check(journal=journal(*calls), dirty=b"")
+
+
+def test_a_stack_that_grew():
+    """A stack grows down by as much as a mirror has room for, and its new pages are the tracee's then."""
+    start = LAYOUT[-1].start
+    grown = journal(("stack", (start,), start - 0x3000))
+    new = pages.pack([(start - 0x3000, start)])
+    assert check(journal=grown, dirty=new) == [(start - 0x3000, start)]
+    for calls in (
+        journal(("stack", (start,), start - (2 << 20))), journal(("stack", (start,), start)),
+        journal(("stack", (start - 4096,), start - 0x3000)), journal(("stack", (start,), start - 0x1001)),
+    ):  # fmt: skip
+        with pytest.raises(Conflict, match="stack"):
+            check(journal=calls, dirty=b"")
+    with pytest.raises(Conflict):
+        check(journal=[], dirty=new)
 
 
 def test_brk_is_that_of_the_journal():

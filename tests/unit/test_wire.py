@@ -19,6 +19,9 @@ DELTA = LayoutDelta([(0x1000, 0x2000)], [AREA], [Area(0x8000, 0x9000, 1, 8)])
 REGISTERS, MM = bytes(FORMAT.size), [0x400000] * wire.NMM
 CALL = wire.Call(7, REGISTERS, b"xs", wire.Frame(0x401000, 0x7FFD0000, 0x7000, [0x8000]), DELTA, 0x600000, {"gettid": 5}, RUNS, b"", RUNS, RUNS, 60.0)
 SETUP = wire.Setup(1, [AREA], [Area(0x7000, 0x8000, 5, 0, "[vdso]")], b"\x7fELF", 0x600000, MM, {"getpid": 1}, "auto", True, [])
+ANSWER = wire.Answer(
+    7, "syscall:write", REGISTERS, b"xs", [LayoutCall("mmap", (0, 1, 2, 3, (1 << 64) - 1, 5), 0x1000)], 9, RUNS, RUNS, 0.5
+)
 MESSAGES = [
     wire.Hello(1, "0.1.0", "token", 4096, ["avx2"]),
     wire.Welcome(1, "0.1.0", "6.1", ["pagemap"]),
@@ -27,7 +30,7 @@ MESSAGES = [
     CALL,
     wire.Fetch(0x1000, 0x5000),
     wire.Pages(0x1000, RUNS, b""),
-    wire.Answer(7, "syscall:write", REGISTERS, b"xs", [LayoutCall("mmap", (0, 1, 2, 3, (1 << 64) - 1, 5), 0x1000)], 9, RUNS, RUNS, 0.5),
+    ANSWER,
     wire.Failed(7, "stuck", RUNS, 0.1),
     wire.Recall(7),
     wire.Beat(),
@@ -122,7 +125,9 @@ def changed(message: msgspec.Struct, **fields: object) -> wire.AnyMessage:
     "message",
     [
         changed(CALL, registers=b""), changed(CALL, registers=REGISTERS + b"x"), changed(CALL, frame=wire.Frame(USER_END, 0)),
-        changed(CALL, frame=wire.Frame(-1, 0)), changed(CALL, frame=wire.Frame(0, 0, 0, [USER_END])), changed(CALL, seconds=float("nan")), changed(CALL, seconds=float("inf")),
+        changed(CALL, frame=wire.Frame(-1, 0)), changed(CALL, frame=wire.Frame(0, 0, 0, [USER_END])),
+        changed(CALL, seconds=float("nan")), changed(CALL, seconds=float("inf")), changed(ANSWER, reason=""),
+        changed(ANSWER, reason="syscall:"), changed(ANSWER, reason="\x1b[2J"), changed(ANSWER, reason="syscall:a b"),
         changed(CALL, seconds=0.0), changed(CALL, brk=-1), changed(CALL, brk=USER_END + 1),
         changed(CALL, delta=LayoutDelta([(0x1000, 0x1001)])), changed(CALL, delta=LayoutDelta([(0x2000, 0x1000)])),
         changed(CALL, delta=LayoutDelta([], [Area(0, USER_END + 4096, 3, 8)])),
