@@ -190,8 +190,6 @@ class Job:
             for split in profile.splits:
                 if split.python:
                     self._say_once(f"{split.where}: Python splits are not in this version")
-                elif split.policy == "auto":
-                    self._say_once(f"{split.where}: policy = \"auto\" is not in this version; the guard alone decides")
 
     def _is_possible(self, point: SplitPoint) -> bool:
         for key, value, what in (

@@ -32,8 +32,9 @@ REASONS = {
         "its memory takes to move.",
     ),
     "policy": Reason(
-        "the policy decided by measured cost that these calls are faster at home",
-        'policy = "always" in the profile sends them out regardless; a faster link or acceptor changes the figures.',
+        "calls of this split had gone home in the middle so often that the way cost more than all that they computed away",
+        'policy = "always" in the profile sends them out regardless; a function further inside may do its work without '
+        "the system calls.",
     ),
     "nested": Reason(
         "these calls were made inside another split call that ran at home, and a split call inside a split call is "
@@ -50,11 +51,12 @@ REASONS = {
         "Look at the acceptor's own messages and at the network between; calls go out again when it is back.",
     ),
     "timeout": Reason(
-        "the acceptor did not finish them in time",
-        "If such calls are honestly long, allow more time; else the acceptor is overloaded or hangs.",
+        "the acceptor did not finish them in time; they went on at home",
+        "If such calls are honestly long, allow more with --call-timeout; else the acceptor is overloaded or hangs.",
     ),
     "stuck": Reason(
-        "in the mirror they waited for something that only another thread of the program could give",
+        "in the mirror they spun, waiting for something that only another thread of the program could give; they went "
+        "on at home",
         "A function that waits for other threads cannot run alone: split one further inside, or keep these calls at "
         "home with a guard.",
     ),
@@ -63,22 +65,30 @@ REASONS = {
         'threads = "stop" in the profile keeps the other threads from writing meanwhile.',
     ),
     "unsupported:syscall": Reason(
-        "in the mirror they made the system call {}, which belongs to the program at home",
-        "Split a function that does not make this system call (one further inside), or keep these calls at home with "
-        "a guard.",
+        "they went home for the system call {}, and did not come back from it to where the call goes on: it ended the "
+        "thread or the program, or a signal led elsewhere",
+        "Nothing was lost; split a function further inside if the work after it should run away.",
     ),
     "unsupported:signal": Reason(
-        "the signal {} arrived for the program while they were away, and a signal is handled at home",
-        "If it is a regular timer (profilers do this), turn it off for the job; rare signals cost only the call that "
-        "they meet.",
+        "the signal {} called them home, and its handler led out of the function, or ended the program",
+        "Nothing was lost: the call had done at home what it would have done without radium.",
     ),
     "unsupported:fault": Reason(
-        "they raised {} in the mirror; run again at home, the kernel gives the program the real signal if it is real",
+        "they raised {} and went home for it, where the instruction was executed again: if the fault was real, the "
+        "program's handler led out of the function or the program ended, and if not, the call went on there",
         "If the program dies of it without radium too, mend the program; if only the mirror faults, please report it.",
     ),
     "unsupported": Reason(
         "they did something that radium does not carry over: {}",
         "Split a function that does not do this (one further inside), or keep these calls at home with a guard.",
+    ),
+    "refused:detaching": Reason(
+        "radium was told to detach while they were away, and what they had done came home with them",
+        "Nothing needs to change.",
+    ),
+    "refused:draining": Reason(
+        "the acceptor shut down and sent them home, with what they had done",
+        "Name another acceptor with --acceptor: calls then go on there.",
     ),
     "refused": Reason(
         "the acceptor refused: {}",
@@ -203,8 +213,12 @@ def _trips(split: SplitReport) -> Iterator[str]:
         return
     reasons = ", ".join(f"{why} {count}" for why, count in sorted(split.went_home.items(), key=lambda item: -item[1]))
     yield f"  Went home in the middle {trips} times: {reasons}."
-    if split.calls.remote and trips > split.calls.remote:
-        yield "  That is more than once per call: a split point that chats with home is rarely worth it."
+    away, inside = split.seconds.total, split.seconds.in_mirror
+    if split.calls.remote and trips > split.calls.remote and away - inside > inside:
+        yield (
+            "  That is more than once per call, and the way took longer than the work: no acceptor is fast enough to make "
+            'that up. Split a function further inside, or give policy = "auto", which stops such calls from leaving.'
+        )
 
 
 def _cost(split: SplitReport) -> Iterator[str]:

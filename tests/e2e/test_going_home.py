@@ -27,6 +27,15 @@ def test_output_between_computing(build, work, profile):
     assert trips(split, "output_lines")["syscall:write"] > 0
 
 
+def test_calls_that_cannot_gain_stay_at_home(build, work, tmp_path, profile):
+    """With policy = "auto", a split whose calls go home all the time leaves no more after its first calls."""
+    auto = tmp_path / "auto.toml"
+    auto.write_text(profile("output").read_text() + 'policy = "auto"\n')
+    split = work.same([build("output", library="output"), 40, 5], auto)
+    assert split.reasons("output_lines")["policy"] >= 30
+    assert "cost more than all" in work.radium("explain", work.folder / "report1.json").stdout.replace("\n", " ").replace("  ", " ")
+
+
 def test_files(build, work, profile):
     """Files, folders, file mappings and pipes are the tracee's own also in the middle of a call."""
     split = work.same([build("files", library="files")], profile("files"))
