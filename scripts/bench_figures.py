@@ -62,7 +62,7 @@ class Bench:
         self.limits: dict[str, dict[str, dict[str, int]]] = {}
         for program in ("limits", "tracee"):
             source = HERE / f"{program}.c"
-            subprocess.run(["gcc", "-O2", "-rdynamic", "-o", str(folder / program), str(source)], check=True)
+            subprocess.run(["gcc", "-O2", "-rdynamic", "-pthread", "-o", str(folder / program), str(source)], check=True)
 
     def times(self, full: int, quick: int) -> int:
         return quick if self.quick else full
@@ -138,6 +138,36 @@ def null_call(bench: Bench) -> Iterator[Figure]:
     yield Figure(
         "null call", value / 1e3, "µs", limit / 1e3, "raw TCP ping-pong", value / limit,
         "< 1 ms", value < MS, {"split": split, "local": local, "report": report},
+    )  # fmt: skip
+
+
+def trip_home(bench: Bench) -> Iterator[Figure]:
+    """A C function that makes one system call of the tracee's: two calls' worth of frames, and the system call at home."""
+    count = bench.times(1000, 200)
+    with bench.c_tracee() as tracee:
+        local = tracee.ask(f"trip {count}")
+        with bench.split(tracee, OWN_SPLITS, count + 20) as report:
+            tracee.ask("trip 20")
+            split = tracee.ask(f"trip {count}")
+    value, limit = split["median_ns"], 2 * bench.pingpong_ns()
+    yield Figure(
+        "call with a trip home", value / 1e3, "µs", limit / 1e3, "two raw TCP ping-pongs", value / limit,
+        details={"split": split, "local": local, "report": report},
+    )  # fmt: skip
+
+
+def parked_threads(bench: Bench) -> Iterator[Figure]:
+    """The null call in a process with 16 threads that wait in futexes, which are stopped and sent on in each call."""
+    count = bench.times(1000, 200)
+    with bench.c_tracee() as tracee:
+        tracee.ask("park 16")
+        with bench.split(tracee, OWN_SPLITS, count + 20) as report:
+            tracee.ask("null 20")
+            split = tracee.ask(f"null {count}")
+    value, limit = split["median_ns"], bench.pingpong_ns()
+    yield Figure(
+        "null call, 16 parked threads", value / 1e3, "µs", limit / 1e3, "raw TCP ping-pong", value / limit,
+        details={"split": split, "report": report},
     )  # fmt: skip
 
 
@@ -366,6 +396,8 @@ def residue(name: str, unit: str, value: float, limit: float, noise: float, deta
 
 FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "null": null_call,
+    "trip": trip_home,
+    "parked": parked_threads,
     "bulk": bulk_read,
     "dgemm": dgemm,
     "unchanged": dgemm_unchanged,

@@ -3,6 +3,8 @@
  * Example: echo "null 1000" | tracee
  *
  * null N       N calls of bench_null, each timed by itself
+ * trip N       N calls of bench_trip, which makes one system call, each timed by itself
+ * park N       makes N threads that wait for ever, each in its own futex
  * loop N       N calls of bench_null, timed together
  * guarded N    N calls of bench_guarded(0), timed together: the profile's guard wants more than 0
  * bulk N       N calls of bench_sum over 64 MiB that are rewritten before each call
@@ -13,7 +15,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <time.h>
+#include <unistd.h>
 
 #define BULK_NBYTES (64UL << 20)
 #define BULK_NWORDS (BULK_NBYTES / sizeof(long))
@@ -23,6 +28,11 @@
 __attribute__((noipa)) long bench_null(long x)
 {
     return x;
+}
+
+__attribute__((noipa)) long bench_trip(long x)
+{
+    return x + (getppid() == 0);
 }
 
 __attribute__((noipa)) long bench_guarded(long x)
@@ -66,12 +76,34 @@ static void print_statistics(long *ns, long n)
     printf("{\"median_ns\": %ld, \"p99_ns\": %ld, \"min_ns\": %ld}\n", ns[n / 2], ns[n * 99 / 100], ns[0]);
 }
 
-static void null_calls(long n)
+static void *wait_for_ever(void *ready)
+{
+    sem_t never;
+    sem_init(&never, 0, 0);
+    sem_post(ready);
+    while (sem_wait(&never))
+        ;
+    return NULL;
+}
+
+static void park(long n)
+{
+    pthread_t thread;
+    sem_t ready;
+    sem_init(&ready, 0, 0);
+    for (long i = 0; i < n; i++) {
+        expect(pthread_create(&thread, NULL, wait_for_ever, &ready), 0);
+        sem_wait(&ready);
+    }
+    printf("{\"threads\": %ld}\n", n);
+}
+
+static void calls(long (*function)(long), long n)
 {
     long *ns = calloc(n, sizeof *ns);
     for (long i = 0; i < n; i++) {
         long start = now_ns();
-        long got = bench_null(i);
+        long got = function(i);
         ns[i] = now_ns() - start;
         expect(got, i);
     }
@@ -134,7 +166,11 @@ int main(void)
     setvbuf(stdout, 0, _IOLBF, 0);
     while (scanf("%15s %ld", what, &n) == 2 && n > 0) {
         if (!strcmp(what, "null"))
-            null_calls(n);
+            calls(bench_null, n);
+        else if (!strcmp(what, "trip"))
+            calls(bench_trip, n);
+        else if (!strcmp(what, "park"))
+            park(n);
         else if (!strcmp(what, "loop"))
             calls_together(bench_null, 7, n);
         else if (!strcmp(what, "guarded"))
