@@ -83,11 +83,11 @@ REASONS = {
         "Split a function that does not do this (one further inside), or keep these calls at home with a guard.",
     ),
     "refused:detaching": Reason(
-        "radium was told to detach while they were away, and what they had done came home with them",
+        "radium was detaching from the program while they were away, and what they had done came home with them",
         "Nothing needs to change.",
     ),
     "refused:draining": Reason(
-        "the acceptor shut down and sent them home, with what they had done",
+        "the acceptor was draining: it sent them home, with what they had done",
         "Name another acceptor with --acceptor: calls then go on there.",
     ),
     "refused": Reason(

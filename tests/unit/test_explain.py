@@ -22,6 +22,8 @@ VOCABULARY = [
     "unsupported:fault:SIGSEGV",
     "unsupported:32-bit",
     "refused:CPU feature avx512f",
+    "refused:detaching",
+    "refused:draining",
 ]
 reasons = st.sampled_from(VOCABULARY) | st.text(max_size=20)
 counts = st.integers(0, 2**62)
