@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,11 @@ from harness import TARGETS, Acceptor, Workplace  # noqa: E402
 
 Builder = Callable[..., Path]
 PROGRAM_ONLY = ("-no-pie", "-static")
+
+
+def pytest_configure() -> None:
+    # A shell's background job ignores SIGINT, and so would all programs that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
