@@ -58,6 +58,8 @@ class Home:
         self.layout: Layout = []
         self._told: Layout = []
         self._scratch_of: Layout = []
+        self._untouchable_of: Layout = []
+        self._untouchable: Layout = []
         self._scratch: Runs = []
         self.brk = 0
         self._buffer = memoryview(bytearray(CHUNK))
@@ -138,8 +140,10 @@ class Home:
 
     def untouchable(self) -> Layout:
         """The layout with what no memory call of a mirror's may meet: the kernel's own mappings, as if they were ours."""
-        own = [Area(a.start, a.end, 0, RESERVED) for a in self.special()]
-        return sorted([*self.layout, *own])
+        if self._untouchable_of is not self.layout:
+            own = [Area(a.start, a.end, 0, RESERVED) for a in self.special()]
+            self._untouchable_of, self._untouchable = self.layout, sorted([*self.layout, *own])
+        return self._untouchable
 
     def special(self) -> list[Area]:
         """The kernel's own mappings, by name."""

@@ -135,6 +135,8 @@ class Job:
         self._say_what_is_left_out()
         self.resolver = Resolver(pid)
         self.points, self.unresolved = self.resolver.resolve([s for p in self.profiles for s in p.splits])
+        # Here, because reading libc's symbols takes milliseconds, in which the threads need not stand.
+        self.leaving = leaving.find(self.resolver.objects())
 
     def _require_something(self) -> None:
         if not self.points and not self.resolver.undecided:
@@ -152,7 +154,7 @@ class Job:
         self.tracee = Tracee(self.threads, self.ledger, self.guardian, self.options.tracking)
         self.session = Session(self.tracee, self.acceptors, self.wakeups, self.options.call_timeout_s)
         self.splits = {}
-        self.session.leaving = leaving.find(self.resolver.objects())
+        self.session.leaving = self.leaving
         self.notices = loader_trap(self.resolver.objects(), procfs.auxiliary_vector(self.threads.pid))
         if self.tracee.remote is None:
             self._say_once("its seccomp filter may refuse our system calls: writes are found by checksums")
