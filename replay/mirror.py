@@ -321,19 +321,25 @@ class Mirror:
 
     # The end of a call
 
-    def collect(self, rsp: int, scratch: Sequence[Run], *, in_middle: bool = False) -> tuple[Runs, Runs]:
+    def collect(self, stacks: Sequence[int], scratch: Sequence[Run], *, goes_on: bool = False) -> tuple[Runs, Runs]:
         """(dirty, dead): pages that the call wrote and that must go home, and those of no use there, which become stale.
 
-        Dead are the stack below the stack pointer, and, unless the call is in its middle, what its profile calls scratch.
+        Dead are the stack below the stack pointer, and what the call's profile calls scratch. stacks: the stack pointers of
+        all threads that are here; goes_on: whether the one on the stack may need at home what it has here.
         Stale pages are not watched: those that are not dead any more count as written.
         """
-        if in_middle:
+        rsp = min((rsp for rsp in stacks if self._is_on_stack(rsp)), default=-1)
+        if goes_on and rsp >= 0:
             self._grow_stack(rsp)
         written = self._written()
         fresh = self.tracker.populated(self.fresh.runs)
         changed = normalise([*written, *fresh, *self.stale.runs])
-        dead = intersect(changed, normalise([*self._dead_stack(rsp), *([] if in_middle else scratch)]))
+        dead = intersect(changed, normalise([*self._dead_stack(rsp), *scratch]))
         return subtract(changed, dead), dead
+
+    def _is_on_stack(self, address: int) -> bool:
+        stack = self._stack()
+        return stack is not None and (self._room[0] or stack.start) - STACK_ROOM <= address <= stack.end
 
     def _grow_stack(self, rsp: int) -> None:
         """A call that goes home deep in its stack needs that stack at home."""

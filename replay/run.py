@@ -1,6 +1,7 @@
-"""A split call in the mirror: from where it left home to its return, or to where it goes home in the middle.
+"""Split calls in the mirror: from where they left home to their returns, or to where they go home in the middle.
 
-Step 5 of DESIGN.md section 3. Everything is in one thread: ptrace wants it, and a call has one story.
+Step 5 of DESIGN.md section 3. Everything is in one thread: ptrace wants it, and a mirror has one story. When one call
+goes home, all threads of the mirror stand: what comes home is one moment of all of them.
 What leaves the function's frame is seen by hardware breakpoints (GOING_HOME.md 4): the return address, with rsp one word
 above the entry's; `_Unwind_SetIP`, and then the landing pad that it is told; longjmp, whose target says how far it goes.
 """
@@ -9,474 +10,437 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
 
-from radium.core import wire
-from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
-from radium.core.mapping import (
-    ADVICE_WITHOUT_EFFECT,
-    ANONYMOUS,
-    JOURNALLED,
-    MADV_FREE,
-    MAP_ANONYMOUS,
-    MAP_FIXED,
-    MAP_FIXED_NOREPLACE,
-    MAP_PRIVATE,
-    MAP_TYPE,
-    MREMAP_FIXED,
-    MREMAP_MAYMOVE,
-    REPEATABLE_FLAGS,
-    LayoutCall,
-    clip,
-    covered,
-    replay,
-)  # fmt: skip
-from radium.core.pages import Runs, subtract
-from radium.core.regs import NO_SYSCALL, NOT_MADE, RESTARTS, SYSCALL_NBYTES, Registers
+from radium.core import futex, wire
+from radium.core.mapping import JOURNALLED, SHARED
+from radium.core.regs import Registers
 from radium.core.xstate import OtherCpu
-from radium.errors import Conflict
-from radium.linux import procfs, ptrace, seccomp, userfaultfd
+from radium.errors import JobFailed, RemoteFault
+from radium.linux import ptrace, seccomp, vm
 from radium.linux.libc import syscall_name
-from radium.linux.signals import signalfd
+from radium.linux.signals import mask_of, signalfd
 from radium.replay import livelock, syscalls, vessel
+from radium.replay.futexes import Futexes, Waiter, until
+from radium.replay.memory_calls import MemoryCalls
 from radium.replay.mirror import Mirror
+from radium.replay.outcome import CallFailed, GoHome, Link, Outcome
+from radium.replay.page_ins import PageIns
 from radium.replay.states import States
+from radium.replay.threads import Thread, behind_futex
 
-# Read-ahead of page-ins (DESIGN.md 5): a first miss brings 64 KiB, each miss where the last one ended doubles that,
-# up to 1 MiB.
-FIRST_WINDOW, LAST_WINDOW = 64 << 10, 1 << 20
-# How often a call that is still running is looked at, and the initiator told that we live.
+# How often calls that are still running are looked at, and the initiator told that we live.
 LOOK_S, BEAT_S = 0.02, 1.0
-NDEBUG_REGISTERS = 4
 INT3_NBYTES = 1
 # Instructions, and some: what the vdso's clock functions have.
 LONGEST_VDSO = 4096
-TRAP_FLAG = 1 << 8
-# EFLAGS.RF, set in the image that a hardware breakpoint leaves (Intel SDM 17.3.1.1).
-RESUME_FLAG = 1 << 16
 FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
+EAGAIN, ETIMEDOUT = 11, 110
+# rt_sigprocmask(2), <asm-generic/signal.h>
+SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 0, 1, 2
+NEVER_BLOCKED = mask_of([signal.SIGKILL, signal.SIGSTOP])
 
 
-class GoHome(Exception):
-    """The call goes on at home from where its thread stands now; `reason` says why, as a report does."""
+class Active:
+    """A call that is here."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class CallFailed(Exception):
-    """The mirror cannot take the call up; `reason` is a word of INTERFACE.md."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Outcome(NamedTuple):
-    """How a call ended here: RETURNED or why it goes home, and the thread's registers and extended state."""
-
-    reason: str
-    regs: Registers
-    xstate: bytes
-
-
-class Link(Protocol):
-    """The connection, as a running call sees it."""
-
-    def fileno(self) -> int: ...
+    def __init__(self, message: wire.Call) -> None:
+        self.message = message
+        self.frame = message.frame
+        self.tid = message.thread.tid
+        self.tids: list[int] = []  # of its threads: its own, and those that came along
+        self.started = time.monotonic()
+        self.deadline = self.started + message.seconds
 
     @property
-    def buffered(self) -> bool: ...
-
-    def fetch(self, address: int, end: int) -> bool:
-        """Pages [address, end) as far as they exist at home; False if not even the first one does."""
-
-    def home_brk(self) -> int:
-        """The tracee's brk now."""
-
-    def attend(self) -> bool:
-        """Takes what was said; True if the call is recalled."""
-
-    def must_drain(self) -> bool:
-        """Whether the acceptor is shutting down and has waited long enough."""
-
-    def beat(self) -> None: ...
+    def places(self) -> list[int]:
+        """What leaves its frame."""
+        return [self.frame.back, self.frame.set_ip, *self.frame.longjmps]
 
 
 class Runner:
-    """Runs calls in one mirror."""
+    """Runs the calls of one mirror. calls: those that are here, by their thread; there are several with `threads = "run"`."""
 
     def __init__(self, mirror: Mirror, link: Link) -> None:
         self.mirror = mirror
         self.link = link
-        self.tid = mirror.vessel.pid
+        self.calls: dict[int, Active] = {}
+        self.threads: dict[int, Thread] = {}
+        self.page_ins = PageIns(mirror, link)
+        self.memory_calls = MemoryCalls(mirror, link, self.page_ins)
+        self._futexes = Futexes()
+        self._waiting_at_home: dict[int, wire.Standing] = {}
+        self._waiters_at_home: list[Waiter] = []
+        self._idle: list[Thread] = []
         self._children = child_signals()
         self._poll = select.poll()
         for fd in (self._children, mirror.uffd, link.fileno()):
             self._poll.register(fd, select.POLLIN)
-        self._debug_registers = [0, 0, 0, 0]
-        self._xstate = b""
-        self._window, self._window_end = FIRST_WINDOW, 0
-        self._states = States(mirror.home_components, ptrace.xstate(self.tid))
-        self.paged_in = 0
+        self._faults = select.poll()
+        for fd in (self._children, mirror.uffd):
+            self._faults.register(fd, select.POLLIN)
+        self._states = States(mirror.home_components, ptrace.xstate(mirror.vessel.pid))
+        self._last_beat = self._next_livelock_look = 0.0
 
-    def run(self, call: wire.Call) -> Outcome:
-        """From where the call is to where it goes home, at the latest by its return.
+    # Arriving
 
-        Raises CallFailed, MirrorDied, AcceptorLost.
-        """
-        self.frame, self.thread, self.started = call.frame, call.thread, time.monotonic()
-        self.deadline = self.started + call.seconds
-        self.next_livelock_look, self.early_status = self.started + livelock.FIRST_LOOK_S, 0
-        self.yields, self.last_beat, self._wanted_home = 0, self.started, ""
-        self.mirror.begin()
-        self._enter(call)
+    def begin(self, call: wire.Call) -> None:
+        """Sets a call going, and the threads that come with it. Raises CallFailed, MirrorDied."""
+        active = Active(call)
+        if call.waiting is not None:
+            self._note_waiting(call.waiting)
+        for waiter in self._waiters_at_home:
+            self._futexes.wait(waiter)
         try:
-            reason, regs = wire.RETURNED, self._until_return()
-        except GoHome as going:
-            reason, regs = going.reason, self._standing()
-        try:
-            self._xstate = self._states.to_home(ptrace.xstate(self.tid), call.xstate)
-        except OtherCpu:
-            self._xstate = b""
-            raise CallFailed("refused:registers") from None
-        return Outcome(reason, regs, self._xstate)
-
-    def _enter(self, call: wire.Call) -> None:
-        """Sets the mirror's thread going."""
-        regs = Registers.unpack(call.registers)
-        regs.orig_rax = NO_SYSCALL
-        try:
-            self._watch([self.frame.back, self.frame.set_ip, *self.frame.longjmps])
-            if call.xstate != self._xstate:
-                ptrace.set_xstate(self.tid, self._states.from_home(call.xstate))
-            ptrace.set_registers(self.tid, regs)
+            arrived = [self._take_in(standing, active) for standing in (call.thread, *call.running)]
+            arrived[0].watch(active.places)
         except (OSError, OtherCpu):
             # The kernel takes no registers that this CPU cannot have.
-            self._xstate = b""
             raise CallFailed("refused:registers") from None
-        ptrace.resume(self.tid)
+        self.mirror.begin()
+        self.calls[active.tid] = active
+        self._last_beat = active.started
+        self._next_livelock_look = active.started + livelock.FIRST_LOOK_S
+        for thread in arrived:
+            thread.resume()
 
-    def _watch(self, addresses: Sequence[int]) -> None:
-        """Hardware breakpoints at these addresses; 0 is none."""
-        wanted = [*addresses, 0, 0, 0, 0][:NDEBUG_REGISTERS]
-        if wanted == self._debug_registers:
-            return
-        ptrace.set_debug_register(self.tid, 7, 0)
-        for number, address in enumerate(wanted):
-            ptrace.set_debug_register(self.tid, number, address)
-        # DR7: bit 2n enables n; condition execute and length 1 are zeros (Intel SDM 17.2.4).
-        ptrace.set_debug_register(self.tid, 7, sum(1 << 2 * n for n, address in enumerate(wanted) if address))
-        self._debug_registers = wanted
+    def _note_waiting(self, waiting: Sequence[wire.Standing]) -> None:
+        """Threads that wait at home and can be woken here; how long they would wait at most, home knows."""
+        self._waiting_at_home = {standing.tid: standing for standing in waiting}
+        calls = {standing.tid: futex.parse(Registers.unpack(standing.registers)) for standing in waiting}
+        self._waiters_at_home = [Waiter(tid, c.address, c.bitset) for tid, c in calls.items() if c is not None and c.is_wait]
 
-    def _until_return(self) -> Registers:
+    def _take_in(self, standing: wire.Standing, call: Active) -> Thread:
+        thread = self._idle.pop() if self._idle else Thread(self.mirror.vessel.start_thread())
+        self.threads[standing.tid] = thread
+        call.tids.append(standing.tid)
+        thread.watch([])
+        thread.become(standing, self._states)
+        return thread
+
+    # Running
+
+    def advance(self) -> Outcome | None:
+        """Until a call goes home, or the initiator says something (None). Raises CallFailed, MirrorDied, AcceptorLost."""
         while True:
-            regs = self._handle_stop(self._next_stop())
-            if regs is not None:
-                return regs
+            try:
+                if not self._handle_stops() and not self._attend():
+                    return None
+            except GoHome as going:
+                return self._outcome(going)
+
+    def _handle_stops(self) -> bool:
+        """Whether there were any."""
+        stopped = [thread for thread in self.threads.values() if self._has_stopped(thread)]
+        for thread in stopped:
+            status, thread.status = thread.status, 0
+            self._handle(thread, status)
+        if stopped and all(tid in self._futexes for tid in self.threads):
+            # Nobody is left here who could wake anyone.
+            raise GoHome("syscall:futex", next(iter(self.calls)))
+        return bool(stopped)
+
+    def _has_stopped(self, thread: Thread) -> bool:
+        if thread.is_running:
+            thread.status = vessel.wait(thread.pid, block=False)
+            thread.is_running = not thread.status
+        return bool(thread.status)
+
+    def _attend(self) -> bool:
+        """Waits for something to do, and does it. False: the initiator has said something. Raises GoHome."""
+        if self.link.buffered:
+            return False
+        ready = {fd for fd, _ in self._poll.poll(self._patience_s() * 1000)}
+        if self._children in ready:
+            os.read(self._children, 128 * 16)
+        elif self.mirror.uffd in ready:
+            self._serve_faults()
+        elif self.link.fileno() in ready:
+            return False
+        self._end_waits()
+        if not ready:
+            self._look()
+        return True
+
+    def _patience_s(self) -> float:
+        end = self._futexes.next_end()
+        return LOOK_S if end is None else max(0.0, min(LOOK_S, end - time.monotonic()))
+
+    def _serve_faults(self) -> None:
+        if not self.page_ins.serve():
+            # Which thread it is, home finds out: it makes the access again there.
+            raise GoHome("fault:SIGBUS", next(iter(self.calls)))
+
+    def _look(self) -> None:
+        """Nothing has happened for a while. Raises GoHome."""
+        now = time.monotonic()
+        for call in self.calls.values():
+            if now > call.deadline:
+                raise GoHome("timeout", call.tid)
+            if self.link.must_drain():
+                raise GoHome("drain", call.tid)
+        if now - self._last_beat > BEAT_S:
+            self._last_beat = now
+            self.link.beat()
+        if now > self._next_livelock_look:
+            self._next_livelock_look = now + max(livelock.FIRST_LOOK_S, now - min(c.started for c in self.calls.values()))
+            self._look_for_livelock()
+
+    def recall(self, number: int) -> Outcome | None:
+        """The call as it stands now; None when it is here no more. Raises CallFailed, MirrorDied."""
+        call = next((call for call in self.calls.values() if call.message.number == number), None)
+        return self._outcome(GoHome("recall", call.tid)) if call else None
+
+    # Standing still
+
+    def _freeze(self) -> None:
+        """All threads stop, where they are and out of the vdso; what they stopped with is kept. Raises MirrorDied."""
+        running = [thread for thread in self.threads.values() if thread.is_running]
+        for thread in running:
+            ptrace.interrupt(thread.pid)
+        for thread in running:
+            self._note_stop(thread, vessel.wait(thread.pid))
+
+    def _note_stop(self, thread: Thread, status: int) -> None:
+        """What it stopped with. A fault's signal that is still on its way arrives first: it belongs to where the thread is."""
+        if status >> 16 == ptrace.EVENT_STOP and ptrace.has_own_signal(thread.pid):
+            ptrace.resume(thread.pid)
+            status = vessel.wait(thread.pid)
+        thread.is_running = False
+        if status >> 16 != ptrace.EVENT_STOP:
+            thread.status = status
+
+    def thaw(self) -> None:
+        """The threads of calls that are still here go on."""
+        if self.calls:
+            self.mirror.begin()
+        for tid, thread in self.threads.items():
+            if not thread.is_running and not thread.status and tid not in self._futexes:
+                thread.resume()
+
+    def _leave_vdso(self, thread: Thread) -> None:
+        """Its code mixes what it reads of the clock's data with the CPU's counter, both of which are others at home."""
+        for _ in range(LONGEST_VDSO):
+            if thread.status or not self.mirror.is_in_vdso(ptrace.registers(thread.pid).rip):
+                return
+            try:
+                livelock.step(thread.pid, lambda: self._stop_of(thread))
+            except livelock.LeftStepping as left:
+                self._note_stop(thread, left.status)
+        raise CallFailed("unsupported:vdso")
+
+    def _stop_of(self, thread: Thread) -> int:
+        """The next wait status of a thread that is alone in running, whose page-ins are served meanwhile."""
+        while True:
+            status = vessel.wait(thread.pid, block=False)
+            if status:
+                return status
+            ready = {fd for fd, _ in self._faults.poll(LOOK_S * 1000)}
+            if self._children in ready:
+                os.read(self._children, 128 * 16)
+            if self.mirror.uffd in ready and not self.page_ins.serve():
+                raise CallFailed("unsupported:memory")
+
+    def _look_for_livelock(self) -> None:
+        """Goes home when each thread waits, or does what it does for ever: none of them writes, so none ends another's wait."""
+        self._freeze()
+        awake = [thread for tid, thread in self.threads.items() if tid not in self._futexes]
+        if all(self._is_stuck(thread) for thread in awake):
+            raise GoHome("stuck", next(iter(self.calls)))
+        for thread in awake:
+            thread.nyields = 0
+            if not thread.status:
+                thread.resume()
+
+    def _is_stuck(self, thread: Thread) -> bool:
+        if thread.nyields > syscalls.YIELDS_UNTIL_STUCK:
+            return True
+        if thread.status:
+            return False
+        try:
+            return livelock.is_stuck(thread.pid, lambda: self._stop_of(thread))
+        except livelock.LeftStepping as left:
+            self._note_stop(thread, left.status)
+            return False
 
     # Going home
 
-    def _send_home(self, reason: str) -> None:
-        """The running thread is to go home; it does when it stops for that, if nothing else takes it there before."""
-        if not self._wanted_home:
-            self._wanted_home = reason
-            ptrace.interrupt(self.tid)
-
-    def _standing(self) -> Registers:
-        """Where the stopped thread is to go on: before a system call that it was about to make, or was making."""
-        regs = ptrace.registers(self.tid)
-        if regs.orig_rax != NO_SYSCALL and (regs.rax == NOT_MADE or regs.rax in RESTARTS):
-            regs.rip, regs.rax = regs.rip - SYSCALL_NBYTES, regs.orig_rax
-        regs.orig_rax = NO_SYSCALL
-        regs.eflags &= ~(RESUME_FLAG | TRAP_FLAG)
-        return regs
-
-    def _leave_vdso(self) -> bool:
-        """Its code mixes what it reads of the clock's data with the CPU's counter, both of which are others at home.
-
-        False: the thread has stopped for something else meanwhile.
-        """
+    def _outcome(self, going: GoHome) -> Outcome:
+        """Of the call that the thread belongs to; it is here no more. Raises CallFailed, MirrorDied."""
+        self._freeze()
+        for thread in self.threads.values():
+            self._leave_vdso(thread)
+            self._stand_before_int3(thread)
+        call = self._call_of(going.tid)
         try:
-            for _ in range(LONGEST_VDSO):
-                if not self.mirror.is_in_vdso(ptrace.registers(self.tid).rip):
-                    return True
-                livelock.step(self.tid, self._next_stop)
-        except livelock.LeftStepping as left:
-            self.early_status = left.status
-            return False
-        raise CallFailed("unsupported:vdso")
+            standing = [thread.standing(self._states) for thread in self.threads.values()]
+        except OtherCpu:
+            raise CallFailed("refused:registers") from None
+        self._dismiss(call)
+        return Outcome(call.message, going.reason, going.tid, standing, time.monotonic() - call.started)
 
-    # Waiting
+    def _call_of(self, tid: int) -> Active:
+        """That the thread belongs to."""
+        return next(call for call in self.calls.values() if tid in call.tids)
 
-    def _next_stop(self) -> int:
-        while True:
-            status, self.early_status = self.early_status or vessel.wait(self.tid, block=False), 0
-            if status:
-                return status
-            ready = {fd for fd, _ in self._poll.poll(LOOK_S * 1000)}
-            if self._children in ready:
-                os.read(self._children, 128 * 16)
-                status = vessel.wait(self.tid, block=False)
-                if status:
-                    return status
-            if self.mirror.uffd in ready:
-                self._serve_faults()
-            elif self.link.buffered or self.link.fileno() in ready:
-                if self.link.attend():
-                    self._send_home("recall")
-            elif not ready:
-                self._look()
+    def _dismiss(self, call: Active) -> None:
+        """The call is here no more, and its threads stand; where they are next, home tells."""
+        del self.calls[call.tid]
+        for tid in call.tids:
+            self._futexes.forget(tid)
+            self._idle.append(self.threads.pop(tid))
+        if call.message.alone:
+            self._futexes.clear()
 
-    def _look(self) -> None:
-        """Nothing has happened for a while."""
-        now = time.monotonic()
-        if now > self.deadline:
-            self._send_home("timeout")
-        if self.link.must_drain():
-            self._send_home("drain")
-        if now - self.last_beat > BEAT_S:
-            self.last_beat = now
-            self.link.beat()
-        if now > self.next_livelock_look:
-            self.next_livelock_look = now + (now - self.started)
-            self._look_for_livelock()
+    def _stand_before_int3(self, thread: Thread) -> None:
+        """A thread that has met an int3 of the program's own stands behind it."""
+        if thread.status >> 8 == signal.SIGTRAP and ptrace.signal_info(thread.pid)[1] == ptrace.SI_KERNEL:
+            regs = ptrace.registers(thread.pid)
+            regs.rip -= INT3_NBYTES
+            ptrace.set_registers(thread.pid, regs)
 
-    def _look_for_livelock(self) -> None:
-        if self._wanted_home or procfs.stat_fields(self.tid)[0] != "R":
-            return
-        ptrace.interrupt(self.tid)
-        status = vessel.wait(self.tid)
-        if status >> 16 != ptrace.EVENT_STOP:
-            self.early_status = status
-            return
-        try:
-            if livelock.is_stuck(self.tid, self._next_stop):
-                raise GoHome("stuck")
-        except livelock.LeftStepping as left:
-            self.early_status = left.status
-            return
-        ptrace.resume(self.tid)
-
-    # Page-ins
-
-    def _serve_faults(self) -> None:
-        for address in userfaultfd.faults(self.mirror.uffd):
-            page = page_floor(address)
-            if page in self.mirror.held:
-                self.mirror.wake(page)
-                continue
-            self.paged_in += 1
-            if not self.link.fetch(page, self._ahead(page)):
-                self._send_home("fault:SIGBUS")
-
-    def _ahead(self, page: int) -> int:
-        """Up to where the page-in of `page` would like to go."""
-        self._window = min(self._window * 2, LAST_WINDOW) if page == self._window_end else FIRST_WINDOW
-        area = self.mirror.area_at(page)
-        end = min(page + self._window, area.end if area else page + PAGE_SIZE)
-        missing = self._missing(page, end)
-        self._window_end = missing[0][1] if missing else page + PAGE_SIZE
-        return self._window_end
+    def forget(self) -> None:
+        """No call is here any more: the mirror has forgotten them."""
+        self._freeze()
+        for call in list(self.calls.values()):
+            self._dismiss(call)
 
     # Stops
 
-    def _handle_stop(self, status: int) -> Registers | None:
-        """The registers if the function has returned; None when the thread was sent on. Raises GoHome."""
+    def _handle(self, thread: Thread, status: int) -> None:
+        """Sends the thread on, or leaves it waiting. Raises GoHome, JobFailed."""
         event, number = status >> 16, os.WSTOPSIG(status)
         if event == ptrace.EVENT_SECCOMP:
-            self._handle_syscall(ptrace.registers(self.tid))
-        elif event == ptrace.EVENT_STOP and self._wanted_home:
-            if self._leave_vdso():
-                raise GoHome(self._wanted_home)
+            self._handle_syscall(thread, ptrace.registers(thread.pid))
+        elif event == ptrace.EVENT_STOP:
+            thread.resume()
         elif event:
-            ptrace.resume(self.tid)
-        elif number == signal.SIGTRAP and ptrace.signal_info(self.tid)[1] == ptrace.TRAP_HWBKPT:
-            return self._handle_breakpoint(ptrace.registers(self.tid))
+            raise JobFailed(f"a mirror's thread did what its filter forbids (event {event})", where=f"pid {thread.pid}")
+        elif number == signal.SIGTRAP and ptrace.signal_info(thread.pid)[1] == ptrace.TRAP_HWBKPT:
+            self._handle_breakpoint(thread, ptrace.registers(thread.pid))
         else:
-            self._handle_fault(number)
-        return None
+            thread.status = status
+            self._handle_fault(thread, number)
 
-    def _handle_breakpoint(self, regs: Registers) -> Registers | None:
-        """One of the places that the frame is left by. The registers if it was left by its return."""
-        frame = self.frame
+    def _handle_breakpoint(self, thread: Thread, regs: Registers) -> None:
+        """One of the places that the call's frame is left by."""
+        call = self.calls[thread.tid]
+        frame = call.frame
         if regs.rip == frame.back and regs.rsp == frame.rsp + 8:
-            regs.eflags &= ~RESUME_FLAG
-            return regs
+            raise GoHome(wire.RETURNED, thread.tid)
         if regs.rip == frame.set_ip:
             # The landing pad is rsi (unwind.h); what lands there tells whose frame it is.
-            self._watch([frame.back, regs.rsi, *frame.longjmps])
+            thread.watch([frame.back, regs.rsi, *frame.longjmps])
         elif regs.rip in frame.longjmps:
             if self._longjmp_target(regs) > frame.rsp:
-                raise GoHome("longjmp")
-        elif regs.rip == self._debug_registers[1]:
+                raise GoHome("longjmp", thread.tid)
+        elif regs.rip == thread.watched[1]:
             if regs.rsp > frame.rsp:
-                raise GoHome("exception")
-            self._watch([frame.back, frame.set_ip, *frame.longjmps])
-        ptrace.resume(self.tid)
-        return None
+                raise GoHome("exception", thread.tid)
+            thread.watch(call.places)
+        thread.resume()
 
     def _longjmp_target(self, regs: Registers) -> int:
         """The stack pointer in the jmp_buf at rdi: word 6, mangled (glibc, sysdeps/x86_64: jmpbuf-offsets.h, __longjmp.S)."""
-        mangled, guard = self._word(regs.rdi + 48), self._word(regs.fs_base + 0x30)
+        mangled, guard = self.page_ins.word(regs.rdi + 48), self.page_ins.word(regs.fs_base + 0x30)
         return (mangled >> 17 | mangled << 47 & (1 << 64) - 1) ^ guard
 
-    def _word(self, address: int) -> int:
-        """Of the mirror's memory, which is brought first if it is missing: reading a missing page would wait for us."""
-        for start, end in self._missing(page_floor(address), page_ceil(address + 8)):
-            self.link.fetch(start, end)
-        return int.from_bytes(self.mirror.vessel.memory.read(address, 8), "little")
-
-    def _handle_fault(self, number: int) -> None:
+    def _handle_fault(self, thread: Thread, number: int) -> None:
         """A signal of the thread's own: raised again, and truly, when the instruction is executed at home."""
-        _, code, address = ptrace.signal_info(self.tid)
+        address = ptrace.signal_info(thread.pid)[2]
         if number == signal.SIGSEGV and self.mirror.is_below_room(address):
-            raise GoHome("stack")
-        if number == signal.SIGTRAP and code == ptrace.SI_KERNEL:
-            # An int3 of the program's own, behind which the thread stands.
-            regs = ptrace.registers(self.tid)
-            regs.rip -= INT3_NBYTES
-            ptrace.set_registers(self.tid, regs)
-        raise GoHome(_signal_reason(number))
+            raise GoHome("stack", thread.tid)
+        raise GoHome(_signal_reason(number), thread.tid)
 
-    def _handle_syscall(self, regs: Registers) -> None:
-        if ptrace.syscall_info(self.tid)[1] != seccomp.AUDIT_ARCH_X86_64:
+    def _handle_syscall(self, thread: Thread, regs: Registers) -> None:
+        if ptrace.syscall_info(thread.pid)[1] != seccomp.AUDIT_ARCH_X86_64:
             # The same numbers are other calls there.
-            raise GoHome("syscall:i386")
+            raise GoHome("syscall:i386", thread.tid)
         name = syscall_name(regs.orig_rax)
-        if name in JOURNALLED:
-            self._memory_call(name, regs)
-        elif name in self.thread:
-            self._answer(regs, self.thread[name])
+        if name in JOURNALLED and self._is_alone_for(thread):
+            self.memory_calls.make(thread, name, regs)
+        elif name == "gettid":
+            thread.answer(regs, thread.as_seen)
         elif name in self.mirror.identity:
-            self._answer(regs, self.mirror.identity[name])
+            thread.answer(regs, self.mirror.identity[name])
         elif name in syscalls.PLACEMENT:
-            self._answer(regs, 0)
-        elif name == "sched_yield" and self.yields < syscalls.YIELDS_UNTIL_STUCK:
-            self.yields += 1
-            self._answer(regs, 0)
+            thread.answer(regs, 0)
+        elif name == "sched_yield":
+            thread.nyields += 1
+            thread.answer(regs, 0)
+        elif name == "rt_sigprocmask":
+            self._block_signals(thread, regs)
+        elif name == "futex":
+            self._handle_futex(thread, regs)
         else:
-            raise GoHome("stuck" if name == "sched_yield" else f"syscall:{name}")
+            raise GoHome(f"syscall:{name}", thread.tid)
 
-    def _answer(self, regs: Registers, result: int) -> None:
-        """The call is not made; the thread goes on behind it with the result (seccomp(2) on skipping a call)."""
-        regs.rax, regs.orig_rax = result & (1 << 64) - 1, NO_SYSCALL
-        # `syscall` itself leaves rip in rcx and eflags in r11 (Intel SDM, SYSCALL).
-        regs.rcx, regs.r11 = regs.rip, regs.eflags
-        ptrace.set_registers(self.tid, regs)
-        ptrace.resume(self.tid)
-
-    # Memory calls
-
-    def _memory_call(self, name: str, regs: Registers) -> None:
-        arguments = (regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9)
-        if name == "madvise" and arguments[2] in ADVICE_WITHOUT_EFFECT | {MADV_FREE}:
-            # MADV_FREE lets the kernel keep the pages (madvise(2)), and so do we.
-            self._answer(regs, 0)
-            return None
-        if not self.mirror.may_change_layout or not self._is_possible(name, arguments):
-            raise GoHome(f"syscall:{name}")
-        if name == "mremap":
-            self._bring_whole(arguments[0], arguments[1])
-        elif name == "brk":
-            self._agree_on_brk(regs)
-        before = regs.copy()
-        result = self._make()
-        if name == "brk" and result == self.mirror.brk:
-            return self._go_on()
-        if -4096 < result - (1 << 64) < 0:
-            # The mirror has its mappings cut otherwise than home, and limits of its own: home may well say yes.
-            ptrace.set_registers(self.tid, before)
-            raise GoHome(f"syscall:{name}")
-        self.mirror.record(LayoutCall(name, arguments, result))
-        return self._go_on()
-
-    def _go_on(self) -> None:
-        ptrace.resume(self.tid)
-
-    def _make(self) -> int:
-        """Lets the kernel make the call that the thread is stopped at; its raw result."""
-        while True:
-            ptrace.resume_to_syscall(self.tid)
-            status = vessel.wait(self.tid)
-            if os.WSTOPSIG(status) == signal.SIGTRAP | 0x80:
-                return ptrace.registers(self.tid).rax
-
-    def _is_possible(self, name: str, a: tuple[int, int, int, int, int, int]) -> bool:
-        """Whether the mirror may make this call: it must mean the same here as at home, and fit home's layout."""
-        allowed: dict[str, Callable[[], bool]] = {
-            "mmap": lambda: self._is_plain_mmap(a),
-            "munmap": lambda: self._fits(name, a, 0),
-            "mprotect": lambda: a[2] <= 7 and self._fits(name, a, 0),
-            "brk": lambda: True,
-            "mremap": lambda: self._is_plain_mremap(a),
-            "madvise": lambda: self._fits(name, a, 0),
-        }
-        return allowed[name]()
-
-    def _fits(self, name: str, a: tuple[int, int, int, int, int, int], result: int) -> bool:
+    def _block_signals(self, thread: Thread, regs: Registers) -> None:
+        """More blocked signals are noted, and come home with the thread; where one is unblocked, it may be waiting at home."""
+        mask = thread.mask
         try:
-            replay(self.mirror.layout, self.mirror.brk, [LayoutCall(name, a, result)])
-        except Conflict:
-            return False
-        return True
+            if regs.rsi:
+                given = self.page_ins.word(regs.rsi)
+                change = {SIG_BLOCK: mask | given, SIG_UNBLOCK: mask & ~given, SIG_SETMASK: given}
+                mask = change[regs.rdi & 0xFFFFFFFF] & ~NEVER_BLOCKED
+            if regs.r10 != 8 or thread.mask_at_home & ~mask:
+                raise GoHome("syscall:rt_sigprocmask", thread.tid)
+            if regs.rdx:
+                self.page_ins.bring(regs.rdx, regs.rdx + 8)
+                vm.write(thread.pid, regs.rdx, thread.mask.to_bytes(8, "little"))
+        except (KeyError, RemoteFault):
+            raise GoHome("syscall:rt_sigprocmask", thread.tid) from None
+        thread.mask = mask
+        thread.answer(regs, 0)
 
-    def _is_plain_mmap(self, a: tuple[int, int, int, int, int, int]) -> bool:
-        flags = a[3]
-        if not flags & MAP_ANONYMOUS or flags & MAP_TYPE != MAP_PRIVATE or flags & ~REPEATABLE_FLAGS or a[2] > 7:
-            return False
-        if not flags & (MAP_FIXED | MAP_FIXED_NOREPLACE):
-            return True
-        return not self._is_ours(a[0], a[0] + page_ceil(a[1])) and self._fits("mmap", a, a[0])
+    # Futexes
 
-    def _is_ours(self, start: int, end: int) -> bool:
-        """Memory of the vessel, the vdso, or anything else that is not the tracee's."""
-        return any(
-            m.start < end and start < m.end
-            for m in self.mirror.vessel.mappings()
-            if not clip(self.mirror.layout, m.start, m.end)
-        )
+    def _handle_futex(self, thread: Thread, regs: Registers) -> None:
+        call = futex.parse(regs)
+        if call is None or not self._is_alone_for(thread) or self._is_shared(call.address):
+            raise GoHome("syscall:futex", thread.tid)
+        try:
+            if call.is_wait:
+                self._wait(thread, regs, call)
+            else:
+                woken = self._futexes.wake(call.address, call.value, call.bitset)
+                for tid in woken:
+                    self._wake(tid, 0, self._call_of(thread.tid))
+                thread.answer(regs, len(woken))
+        except RemoteFault:
+            # EFAULT, or SIGBUS: home says which.
+            raise GoHome("syscall:futex", thread.tid) from None
 
-    def _is_plain_mremap(self, a: tuple[int, int, int, int, int, int]) -> bool:
-        pieces = clip(self.mirror.layout, a[0], a[0] + page_ceil(a[1]))
-        return (
-            len(pieces) == 1
-            and bool(pieces[0].kind & ANONYMOUS)
-            and not subtract([(a[0], a[0] + page_ceil(a[1]))], covered(pieces))
-            and a[1] > 0
-            and not a[3] & ~(MREMAP_MAYMOVE | MREMAP_FIXED)
-            and not a[3] & MREMAP_FIXED
-        )
+    def _is_alone_for(self, thread: Thread) -> bool:
+        """Whether all that concerns the thread is here."""
+        return self._call_of(thread.tid).message.alone
 
-    def _agree_on_brk(self, regs: Registers) -> None:
-        """A brk moves within a page without a change of layout, so home is asked before the first one of a call."""
-        if any(call.name == "brk" for call in self.mirror.journal):
+    def _is_shared(self, address: int) -> bool:
+        """Other processes may wait there, too."""
+        area = self.mirror.area_at(address)
+        return area is None or bool(area.kind & SHARED)
+
+    def _wait(self, thread: Thread, regs: Registers, call: futex.Futex) -> None:
+        if self.page_ins.word(call.address, 4) != call.value:
+            thread.answer(regs, -EAGAIN)
             return
-        actual = self.link.home_brk()
-        if actual == self.mirror.brk:
+        self._futexes.wait(Waiter(thread.tid, call.address, call.bitset, until(call, self.page_ins.word)))
+
+    def _wake(self, tid: int, result: int, call: Active) -> None:
+        """A thread that waits no longer goes on behind its system call; one that waited at home comes here, to the call."""
+        thread = self.threads.get(tid)
+        if thread is not None:
+            thread.answer(ptrace.registers(thread.pid), result)
             return
-        # The vessel's own call loses the registers; the thread then makes its system call anew, up to the same stop.
-        self.mirror.set_brk(actual)
-        again = regs.copy()
-        again.rip, again.rax, again.orig_rax = regs.rip - SYSCALL_NBYTES, regs.orig_rax, NO_SYSCALL
-        ptrace.set_registers(self.tid, again)
-        ptrace.resume(self.tid)
-        while vessel.wait(self.tid) >> 16 != ptrace.EVENT_SECCOMP:
-            ptrace.resume(self.tid)
+        standing = self._waiting_at_home[tid]
+        try:
+            self._take_in(behind_futex(standing, self.link.state_of(tid)), call).resume()
+        except (OSError, OtherCpu):
+            raise CallFailed("refused:registers") from None
 
-    def _bring_whole(self, start: int, nbytes: int) -> None:
-        """All pages of a range that home has, so that moving it moves them."""
-        end = start + page_ceil(nbytes)
-        for first, last in self._missing(start, end):
-            while first < last:
-                upto = min(first + LAST_WINDOW, last)
-                self.link.fetch(first, upto)
-                first = upto
-
-    def _missing(self, start: int, end: int) -> Runs:
-        return subtract(subtract([(start, end)], self.mirror.present()), self.mirror.fresh.runs)
+    def _end_waits(self) -> None:
+        for tid in self._futexes.expired(time.monotonic()):
+            self._wake(tid, -ETIMEDOUT, self._call_of(tid))
 
     def close(self) -> None:
         os.close(self._children)

@@ -17,6 +17,8 @@ from radium.linux import namespaces, seccomp
 from radium.linux.libc import NUMBERS
 from radium.replay import syscalls
 
+# Of a thread of the mirror's (clone(2)): CLONE_VM, _FS, _FILES, _SIGHAND, _THREAD, _SYSVSEM.
+THREAD_FLAGS = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000
 # struct __user_cap_header_struct (version 3, self) and an empty set, capset(2).
 NO_CAPABILITIES = struct.pack("<II", 0x20080522, 0), bytes(24)
 
@@ -62,6 +64,7 @@ def filter_for(own_addresses: tuple[int, ...], serves_kernel: bool) -> bytes:
             *memory,
             seccomp.Rule(NUMBERS["mmap"], argument=3, value=MAP_ANONYMOUS, bits=True),
             seccomp.Rule(NUMBERS["prctl"], argument=0, value=namespaces.PR_SET_MM),
+            seccomp.Rule(NUMBERS["clone"], argument=0, value=THREAD_FLAGS),
         ],
         otherwise=seccomp.TRACE,
     )

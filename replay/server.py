@@ -87,9 +87,11 @@ class Server:
 
     def _reap(self) -> None:
         while self.sessions:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
+            if pid in self.sessions and os.WIFSIGNALED(status):
+                self.say(f"a session was killed by {signal.Signals(os.WTERMSIG(status)).name} (pid {pid})")
             self.sessions.discard(pid)
 
     def _accept(self) -> None:

@@ -1,29 +1,38 @@
 """One connection, one mirror: the acceptor's side of a session, in a process of its own.
 
-    Hello -> Welcome | Refused      Setup (no answer: a failure answers the first call)      Call -> Answer | Failed
-    during a call:  Fetch -> Pages, AskBrk -> Brk, Recall, Beat
+Hello -> Welcome | Refused      Setup (no answer: a failure answers the first call)      Call -> Answer | Failed
+while calls are here:  Fetch -> Pages, AskBrk -> Brk, AskThread -> State, Beat, Recall,
+                           Discard -> Discarded
 """
 
+import functools
 import hmac
 import platform
 import select
 import signal
 import time
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
 
 import radium
 from radium.channel import Channel
 from radium.core import cpu, wire
 from radium.core.addr import PAGE_SIZE
 from radium.core.mapping import Layout
-from radium.core.pages import pack, total
+from radium.core.pages import PageSet, Runs, intersect, pack, total, union
+from radium.core.regs import Registers
 from radium.dirty import can_track_by_pagemap, digest
 from radium.errors import FrameError, JobFailed, RadiumError
 from radium.linux import procfs
 from radium.linux.signals import read_signals, signalfd
-from radium.replay.mirror import Mirror
-from radium.replay.run import CallFailed, Runner
+from radium.replay.mirror import Mirror, apply_delta
+from radium.replay.outcome import CallFailed, Outcome
+from radium.replay.run import Runner
 from radium.replay.sandbox import Limits
 from radium.replay.vessel import MirrorDied
+
+Reply = TypeVar("Reply", bound=wire.Message)
 
 
 class Drained(Exception):
@@ -40,8 +49,13 @@ class Session:
         self.token = token
         self.limits = limits
         self.mirror: Mirror | None = None
+        self.runner: Runner | None = None
         self.broken = ""
-        self.recalled = False
+        # What the initiator said while it was asked something else.
+        self._early: deque[wire.Recall | wire.Call | wire.Discard] = deque()
+        self._arriving = 0  # the number of a call that is being taken up
+        self._contended = PageSet()
+        self._before: tuple[Layout, int] = [], 0
         self._drains_at = 0.0  # when a running call is sent home because the acceptor drains; 0: it does not
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         self._signals = signalfd([signal.SIGTERM])
@@ -95,25 +109,45 @@ class Session:
     # Messages
 
     def _serve_one(self) -> bool:
-        if self._drains_at:
+        """Lets the calls that are here run on, or takes what the initiator says; False when that was goodbye."""
+        if self.runner is not None and self.runner.calls:
+            self._settle(self.runner.advance)
+            if not self._is_heard():
+                return True
+        elif self._drains_at:
             raise Drained
-        if not self.channel.buffered:
+        elif not self._is_heard():
             ready = {fd for fd, _ in self._poll.poll()}
             if self._signals in ready and read_signals(self._signals):
                 raise Drained
             if self.channel.fileno() not in ready:
                 return True
-        message, payload_nbytes = self.channel.receive()
+        if self._early:
+            return self._hear(self._early.popleft(), None)
+        return self._hear(*self.channel.receive())
+
+    def _is_heard(self) -> bool:
+        """Whether a message has come, or begun to."""
+        return self.buffered or bool(select.select([self.channel.fileno()], [], [], 0)[0])
+
+    def _hear(self, message: wire.AnyMessage, payload_nbytes: int | None) -> bool:
+        """payload_nbytes: None for one whose payload has been taken already."""
         if isinstance(message, wire.Bye):
             return False
         if isinstance(message, wire.Setup):
             self._set_up(message)
         elif isinstance(message, wire.Call):
-            self._run(message, payload_nbytes)
+            self._begin(message, payload_nbytes)
+        elif isinstance(message, wire.Recall):
+            # One that met the answer on its way is for nobody.
+            if self.runner is not None:
+                self._settle(functools.partial(self.runner.recall, message.number))
+        elif isinstance(message, wire.Discard):
+            self._discard()
         elif isinstance(message, wire.Audit):
             self._answer_audit(message)
-        elif not isinstance(message, wire.Recall):  # a recall that met the answer on its way
-            raise FrameError(f"{type(message).__name__} outside of a call")
+        else:
+            raise FrameError(f"{type(message).__name__} that nobody has asked for")
         return True
 
     def _set_up(self, setup: wire.Setup) -> None:
@@ -135,100 +169,143 @@ class Session:
 
     # A call
 
-    def _run(self, call: wire.Call, payload_nbytes: int) -> None:
-        if not self.mirror:
+    def _begin(self, call: wire.Call, payload_nbytes: int | None) -> None:
+        if self.mirror is None or self.runner is None:
             self.channel.skip_payload()
             self.channel.send(wire.Failed(call.number, f"refused:{self.broken or 'no mirror'}", b"", 0.0))
             return
-        try:
+        if payload_nbytes is not None:
             self._synchronise(call, payload_nbytes)
+        self._settle(lambda: self._start(call))
+
+    def _start(self, call: wire.Call) -> None:
+        assert self.runner is not None
+        self._arriving = call.number
+        self.runner.begin(call)
+        self._arriving = 0
+
+    def _settle(self, step: Callable[[], Outcome | None]) -> None:
+        """Does a step of the runner's; tells the initiator how a call has ended, if one has."""
+        try:
+            outcome = step()
+        except CallFailed as failure:
+            self._fail(failure.reason)
+            return
+        except MirrorDied as death:
+            for number in self._numbers():
+                self.channel.send(wire.Failed(number, "acceptor-lost", b"", 0.0))
+            raise JobFailed(f"{death}; the call runs at home") from None
+        if outcome is not None:
+            self._answer(outcome)
+
+    def _answer(self, outcome: Outcome) -> None:
+        mirror, runner, call = self.mirror, self.runner, outcome.call
+        assert mirror is not None and runner is not None
+        is_over = outcome.reason == wire.RETURNED and not runner.calls
+        stacks = [Registers.unpack(thread.registers).rsp for thread in outcome.threads]
+        dirty, dead = mirror.collect(
+            stacks, wire.runs(call.scratch) if is_over else [], goes_on=not is_over or len(outcome.threads) > 1
+        )
+        contended = intersect(self._contended.runs, union(mirror.held.runs, dirty))
+        if not call.alone:
+            # Where this thread goes on at home, others may look at its stack while they are here.
+            contended, dead = union(contended, dead), []
+        answer = wire.Answer(
+            call.number, outcome.reason, outcome.tid, outcome.threads, mirror.journal, mirror.brk, pack(dirty), pack(dead),
+            pack(contended), outcome.seconds,
+        )  # fmt: skip
+        self.channel.send(answer, mirror.contents(dirty), total(dirty))
+        mirror.settle(dirty, dead)
+        if contended:
+            mirror.drop(contended)
+        self._before = list(mirror.layout), mirror.brk
+        runner.thaw()
+
+    def _synchronise(self, call: wire.Call, payload_nbytes: int) -> None:
+        """The mirror follows what home has done. Raises JobFailed."""
+        mirror, runner = self.mirror, self.runner
+        assert mirror is not None and runner is not None
+        try:
+            mirror.apply(call.delta, call.brk)
+            mirror.drop(wire.runs(call.drop))
+            mirror.place_zero(wire.runs(call.zero))
+            mirror.place_payload(wire.runs(call.pages, payload_nbytes), self.channel.payload_into)
         except OSError as error:
             self.channel.skip_payload()
             self.channel.send(wire.Failed(call.number, "refused:memory", b"", 0.0))
             raise JobFailed(f"the mirror cannot follow the tracee: {error.strerror}") from None
-        layout, brk = list(self.mirror.layout), self.mirror.brk
-        self.recalled = False
-        started = time.monotonic()
-        try:
-            outcome = self.runner.run(call)
-        except CallFailed as failure:
-            self._fail(call, failure.reason, layout, brk, time.monotonic() - started)
-            return
-        except MirrorDied as death:
-            self.channel.send(wire.Failed(call.number, "acceptor-lost", b"", time.monotonic() - started))
-            raise JobFailed(f"{death}; the call runs at home") from None
-        seconds = time.monotonic() - started
-        in_middle = outcome.reason != wire.RETURNED
-        dirty, dead = self.mirror.collect(outcome.regs.rsp, wire.runs(call.scratch), in_middle=in_middle)
-        answer = wire.Answer(
-            call.number, outcome.reason, outcome.regs.pack(), outcome.xstate, self.mirror.journal, self.mirror.brk,
-            pack(dirty), pack(dead), seconds,
-        )  # fmt: skip
-        self.channel.send(answer, self.mirror.contents(dirty), total(dirty))
-        self.mirror.settle(dirty, dead)
+        # What home has now: the layout, but for what other calls here have done to it.
+        self._before = apply_delta(self._before[0], call.delta) if runner.calls else list(mirror.layout), call.brk
+        self._contended.add(wire.runs(call.contended))
 
-    def _synchronise(self, call: wire.Call, payload_nbytes: int) -> None:
-        mirror = self.mirror
-        assert mirror is not None
-        mirror.apply(call.delta, call.brk)
-        mirror.drop(wire.runs(call.drop))
-        mirror.place_zero(wire.runs(call.zero))
-        mirror.place_payload(wire.runs(call.pages, payload_nbytes), self.channel.payload_into)
+    def _numbers(self) -> list[int]:
+        """Of the calls that are here, or about to be."""
+        assert self.runner is not None
+        here = [call.message.number for call in self.runner.calls.values()]
+        return [*here, self._arriving] if self._arriving and self._arriving not in here else here
 
-    def _fail(self, call: wire.Call, reason: str, layout: Layout, brk: int, seconds: float) -> None:
-        assert self.mirror is not None
-        dropped = self.mirror.undo(layout, brk)
-        self.channel.send(wire.Failed(call.number, reason, pack(dropped), seconds))
+    def _fail(self, reason: str) -> None:
+        """The mirror forgets the call. Raises JobFailed when there are others in it: what is whose cannot be told."""
+        mirror, runner, numbers = self.mirror, self.runner, self._numbers()
+        assert mirror is not None and runner is not None
+        if len(numbers) > 1:
+            raise JobFailed(f"a call of several in one mirror failed ({reason})")
+        self._arriving = 0
+        runner.forget()
+        self.channel.send(wire.Failed(numbers[0], reason, pack(mirror.undo(*self._before)), 0.0))
 
-    # What a running call needs of the connection (run.Link)
+    def _discard(self) -> None:
+        dropped: Runs = []
+        if self.mirror is not None and self.runner is not None and self.runner.calls:
+            self.runner.forget()
+            dropped = self.mirror.undo(*self._before)
+        self.channel.send(wire.Discarded(pack(dropped)))
+
+    # What running calls need of the connection (outcome.Link)
 
     def fileno(self) -> int:
         return self.channel.fileno()
 
     @property
     def buffered(self) -> bool:
-        return self.channel.buffered or self.recalled
+        return self.channel.buffered or bool(self._early)
 
     def fetch(self, address: int, end: int) -> bool:
         assert self.mirror is not None
-        self.channel.send(wire.Fetch(address, end))
-        message, payload_nbytes = self._answer()
-        if not isinstance(message, wire.Pages) or message.address != address:
-            raise FrameError(f"{type(message).__name__} instead of Pages")
+        message, payload_nbytes = self._ask(wire.Fetch(address, end), wire.Pages)
+        if message.address != address:
+            raise FrameError("pages that nobody has asked for")
         zero, pages = wire.runs(message.zero), wire.runs(message.pages, payload_nbytes)
         self.mirror.place_zero(zero)
         self.mirror.place_payload(pages, self.channel.payload_into)
-        return bool(zero or pages)
-
-    def _answer(self) -> tuple[wire.AnyMessage, int]:
-        """The answer to a question of ours; a recall that comes before it is remembered."""
-        while True:
-            message, payload_nbytes = self.channel.receive()
-            if not isinstance(message, wire.Recall):
-                return message, payload_nbytes
-            self.recalled = True
+        return bool(zero or pages) or address in self.mirror.held
 
     def home_brk(self) -> int:
-        self.channel.send(wire.AskBrk())
-        message, _ = self._answer()
-        if not isinstance(message, wire.Brk):
-            raise FrameError(f"{type(message).__name__} instead of Brk")
-        return message.brk
+        return self._ask(wire.AskBrk(), wire.Brk)[0].brk
+
+    def state_of(self, tid: int) -> bytes:
+        return self._ask(wire.AskThread(tid), wire.State)[0].xstate
+
+    def _ask(self, question: wire.Message, kind: type[Reply]) -> tuple[Reply, int]:
+        """The answer; what comes before it is kept for later.
+
+        Of a call that comes before it, the pages are taken at once: home does not send them again.
+        """
+        self.channel.send(question)
+        while True:
+            message, payload_nbytes = self.channel.receive()
+            if isinstance(message, kind):
+                return message, payload_nbytes
+            if isinstance(message, wire.Call) and self.mirror is not None:
+                self._synchronise(message, payload_nbytes)
+            elif not isinstance(message, wire.Recall | wire.Discard):
+                raise FrameError(f"{type(message).__name__} instead of {kind.__name__}")
+            self._early.append(message)
 
     def must_drain(self) -> bool:
         if not self._drains_at and read_signals(self._signals):
             self._drains_at = time.monotonic() + DRAIN_S
         return bool(self._drains_at) and time.monotonic() > self._drains_at
 
-    def attend(self) -> bool:
-        if self.recalled:
-            return True
-        message, _ = self.channel.receive()
-        if not isinstance(message, wire.Recall):
-            raise FrameError(f"{type(message).__name__} during a call")
-        return True
-
     def beat(self) -> None:
         self.channel.send(wire.Beat())
-
-

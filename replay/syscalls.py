@@ -3,6 +3,12 @@
 HARMLESS run there without a stop: they touch nothing but the mirror's own memory and the clock.
 ANSWERED have an answer that is known from home, given without running anything.
 PLACEMENT is advice, answered without effect.
+futex(2) is done in the mirror (futexes.py) for WAIT, WAKE and their forms with a bitset, on memory that no other process
+shares; all others go home: with priority inheritance the kernel keeps state of its own, and moves between two futexes are
+rare. So does every one of a call whose profile lets the tracee's other threads run meanwhile.
+sched_yield is answered, and counted: a mirror in which everybody waits and yields goes home.
+rt_sigprocmask(2) is noted, and done at home when the thread comes there; one that unblocks a signal which is blocked there
+goes home, where that one may be waiting.
 Memory calls (core.mapping.JOURNALLED) run there and are journalled; those that cannot be repeated at home at the same
 address with the same meaning go home: mappings of files, shared ones, locked ones.
 AT_HOME are those of which one might think otherwise.
@@ -33,14 +39,13 @@ PLACEMENT: dict[str, str] = {
 }
 
 AT_HOME: dict[str, str] = {
-    "futex": "whom it wakes, and who wakes it, are threads of the tracee's; PI and robust futexes are the kernel's there",
+    "futex_waitv": "one wait for several futexes: a form that nothing here needed",
     "nanosleep": "the tracee's other threads go on meanwhile, and signals are met",
     "clock_nanosleep": "as nanosleep",
     "rseq": "the kernel writes the area of the tracee's thread; the mirror's has none registered",
     "set_robust_list": "the kernel walks it when the tracee's thread ends",
     "set_tid_address": "as set_robust_list",
     "rt_sigaction": "signals are delivered at home",
-    "rt_sigprocmask": "as rt_sigaction",
     "rt_sigreturn": "as rt_sigaction",
     "sigaltstack": "as rt_sigaction",
     "prctl": "properties of the tracee's thread or process",
@@ -56,5 +61,5 @@ AT_HOME: dict[str, str] = {
     "exit_group": "the process is the tracee's",
 }
 
-# Alone in its mirror, a thread that yields this often in one call waits for a thread that is not there.
+# Between two looks: a thread that yields so often waits for another one.
 YIELDS_UNTIL_STUCK = 64

@@ -14,6 +14,7 @@ import os
 import signal
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 
 from radium.core.mapping import Mapping, parse_maps
 from radium.core.regs import NO_SYSCALL, Registers
@@ -52,6 +53,8 @@ _BATCH_CODE = bytes.fromhex(
 )  # fmt: skip
 _BATCH_SYSCALL_END = BATCH + _BATCH_CODE.index(b"\x0f\x05") + 2
 
+_OPTIONS = ptrace.O_EXITKILL | ptrace.O_SYSGOOD | ptrace.O_EXEC | ptrace.O_SECCOMP | ptrace.O_CLONE
+
 SystemCall = tuple[str, tuple[int, ...]]
 
 
@@ -78,11 +81,15 @@ def place(used: Sequence[tuple[int, int]]) -> int:
 
 
 class Vessel:
-    """A stopped process with one thread, seized by us; killed when we go (PTRACE_O_EXITKILL)."""
+    """A stopped process, seized by us; killed when we go (PTRACE_O_EXITKILL).
+
+    Its first thread makes system calls for us and runs nothing of the tracee's; `start_thread` makes those that do.
+    """
 
     def __init__(self, base: int, limits: sandbox.Limits) -> None:
         self.base = base
         self.pid = _start(base, limits)
+        self.threads: list[int] = []
         self._is_killed = False
         self.memory = vm.ForcedMemory(self.pid)
         self.special = [m for m in self.mappings() if m.path.startswith("[v")]
@@ -124,8 +131,7 @@ class Vessel:
 
     def _batch(self, calls: Sequence[SystemCall]) -> list[int]:
         table = b"".join(
-            ENTRY.pack(NUMBERS[name], *(a & (1 << 64) - 1 for a in (*args, 0, 0, 0, 0, 0, 0)[:6]), 0)
-            for name, args in calls
+            ENTRY.pack(NUMBERS[name], *(a & (1 << 64) - 1 for a in (*args, 0, 0, 0, 0, 0, 0)[:6]), 0) for name, args in calls
         )
         self.memory.write(self.scratch, table)
         regs = self.registers.copy()
@@ -140,6 +146,27 @@ class Vessel:
         status = wait(self.pid)
         if os.WSTOPSIG(status) != signal.SIGTRAP or status >> 16 or ptrace.registers(self.pid).rip != rip:
             raise MirrorDied(f"the vessel stopped in an unexpected way (status {status:#x})", where=f"pid {self.pid}")
+
+    def start_thread(self) -> int:
+        """One more thread, stopped before its first instruction; its id. Raises OSError (no more threads are allowed)."""
+        regs = self.registers.copy()
+        regs.rip, regs.rax, regs.orig_rax = self.base + GADGET, NUMBERS["clone"], NO_SYSCALL
+        # Without a stack of its own: it is given registers before it runs.
+        regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8 = sandbox.THREAD_FLAGS, 0, 0, 0, 0
+        ptrace.set_registers(self.pid, regs)
+        ptrace.resume(self.pid)
+        status, tid = wait(self.pid), 0
+        if status >> 16 == ptrace.EVENT_CLONE:
+            tid = ptrace.event_message(self.pid)
+            self.threads.append(tid)
+            wait(tid)
+            ptrace.resume(self.pid)
+            status = wait(self.pid)
+        if status >> 8 != signal.SIGTRAP:
+            raise MirrorDied(f"the vessel stopped in an unexpected way (status {status:#x})", where=f"pid {self.pid}")
+        result = ptrace.registers(self.pid).rax
+        _checked("clone", result - (1 << 64) if result >> 63 else result)
+        return tid
 
     def take_descriptor(self, fd: int) -> int:
         """Moves a descriptor of the vessel's to us."""
@@ -167,9 +194,10 @@ class Vessel:
         self._is_killed = True
         try:
             os.kill(self.pid, signal.SIGKILL)
-            while not _ended(os.waitpid(self.pid, WALL)[1]):
-                pass
-        except (ProcessLookupError, ChildProcessError):
+            # The end of the process is told when those of its threads have been (ptrace(2), "Death under ptrace").
+            for tid in (*self.threads, self.pid):
+                _await_end(tid)
+        except ProcessLookupError:
             return
         finally:
             self.memory.close()
@@ -177,6 +205,12 @@ class Vessel:
 
 # __WALL: wait(2)
 WALL = 0x40000000
+
+
+def _await_end(tid: int) -> None:
+    with suppress(ChildProcessError):
+        while not _ended(os.waitpid(tid, WALL)[1]):
+            pass
 
 
 def _ended(status: int) -> bool:
@@ -214,7 +248,7 @@ def _start(base: int, limits: sandbox.Limits) -> int:
     os.close(ready)
     os.close(image)
     try:
-        ptrace.seize(pid, ptrace.O_EXITKILL | ptrace.O_SYSGOOD | ptrace.O_EXEC | ptrace.O_SECCOMP)
+        ptrace.seize(pid, _OPTIONS)
         os.write(go, b"!")
     finally:
         os.close(go)
@@ -236,5 +270,3 @@ def _become(image: int, ready: int, limits: sandbox.Limits) -> None:
         os.execve(image, [NAME], {})
     finally:
         os._exit(70)
-
-

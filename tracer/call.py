@@ -30,6 +30,8 @@ class Call:
     number: int = 0
     left: float = 0.0
     recalled: str = ""  # why it was asked to come home
+    recalled_for: int = 0  # the thread that this is about
+    next_check: float = 0.0  # when it is to be looked whether home has written what it may have read
     home_reason: str = ""  # why it came home in the middle
     ntrips: int = 0  # how often it came home in the middle: after the first time it cannot begin again
     goes_on_at: tuple[int, int] = (0, 0)  # (rip, rsp) from which it may leave again
@@ -39,11 +41,30 @@ class Call:
     out_nbytes: int = 0
     back_nbytes: int = 0
     mirror_s: float = 0.0
+    # What had crossed the wire when it left.
+    sent_nbytes: int = 0
+    received_nbytes: int = 0
+    # Trips home of threads that came along, by their ids.
+    npasses: dict[int, int] = field(default_factory=dict)
     _syscall: int = field(default=NO_SYSCALL, repr=False)
 
     @property
     def tid(self) -> int:
         return self.thread.tid
+
+    def left_behind(self, most: int) -> list[int]:
+        """Threads that came home more often than that."""
+        return [tid for tid, npasses in self.npasses.items() if npasses > most]
+
+    @property
+    def is_at_entry(self) -> bool:
+        """Whether it can begin again: nothing of it has been done, or nothing has come of that."""
+        return (self.regs.rip, self.regs.rsp) == (self.point.entry, self.frame.rsp)
+
+    @property
+    def runs_beside(self) -> bool:
+        """Whether the tracee's other threads go on at home while it is away."""
+        return self.split.profile.threads == "run"
 
     def come_home(self, reason: str) -> None:
         """Its thread stands in the middle of the function, and goes on at home."""

@@ -1,15 +1,16 @@
 """The commit: an answer that has arrived as a whole is checked, and then done to the tracee: layout, pages, registers.
 
 All or nothing (invariant 2): everything is checked before the first change, against the tracee as it is. From then on the
-ledger holds a record of the commit, and the thread is parked; if radium is killed in the middle, the guardian does all of
-it again from the record, which has the same result.
+ledger holds a record of the commit, and its threads are parked; if radium is killed in the middle, the guardian does all
+of it again from the record, which has the same result.
 """
 
 import errno
 import os
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
+from typing import NamedTuple
 
 from radium.core import wire
 from radium.core.addr import USER_END
@@ -29,7 +30,7 @@ from radium.core.mapping import (
 from radium.core.pages import Run, Runs, subtract
 from radium.core.regs import Registers
 from radium.core.xstate import is_restorable
-from radium.errors import Conflict, JobFailed, RemoteFault
+from radium.errors import Conflict, JobFailed, RemoteFault, TraceeGone
 from radium.linux import ptrace, vm
 from radium.tracer.ledger import ANSWER_ROOM, CommitRecord, Ledger
 from radium.tracer.remote_syscall import Borrowed, RemoteSyscalls
@@ -39,20 +40,24 @@ TRAP_FLAG = 0x100
 _SAME = ("cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base")
 
 
-def check(answer: wire.Answer, left: Registers, xstate: bytes, layout: Layout, brk: int, frame: wire.Frame) -> Runs:
-    """The page runs of the answer, which fits the tracee. `left`: as the call left. Raises Conflict, FrameError."""
-    regs = _registers(answer)
-    if answer.reason == wire.RETURNED:
-        if regs.rip != frame.back or regs.rsp != frame.rsp + 8:
-            raise Conflict(f"an answer that did not return to the caller (rip {regs.rip:#x})")
-    elif not any(a.start <= regs.rip < a.end for a in layout if a.prot & PROT_EXEC) or not regs.rsp < USER_END:
-        raise Conflict(f"an answer that would go on where the tracee has no code (rip {regs.rip:#x})")
-    if any(getattr(regs, name) != getattr(left, name) for name in _SAME):
-        raise Conflict("an answer with other segments")
-    if regs.eflags & TRAP_FLAG:
-        raise Conflict("an answer that single-steps")
-    if not is_restorable(answer.xstate, xstate):
-        raise Conflict("an answer whose extended state the tracee's CPU cannot have")
+class Left(NamedTuple):
+    """A thread as it left home, or waits there: what an answer may not change."""
+
+    regs: Registers
+    xstate: bytes
+
+
+def check(answer: wire.Answer, left: Mapping[int, Left], returns: Mapping[int, wire.Frame], layout: Layout, brk: int) -> Runs:
+    """The page runs of the answer, which fits the tracee. Raises Conflict, FrameError.
+
+    left: the threads that can be in the mirror; returns: the frame of the one whose call returns, if it does.
+    """
+    if not answer.threads or answer.tid not in {standing.tid for standing in answer.threads}:
+        raise Conflict("an answer without the thread that it is about")
+    for standing in answer.threads:
+        if standing.tid not in left:
+            raise Conflict(f"an answer with a thread that did not leave home (tid {standing.tid})")
+        _check_thread(standing, left[standing.tid], returns.get(standing.tid), layout)
     if not 0 <= answer.seconds < inf:
         raise Conflict(f"an answer that took {answer.seconds} s")
     after, brk_after = replay(layout, brk, answer.journal)
@@ -65,17 +70,26 @@ def check(answer: wire.Answer, left: Registers, xstate: bytes, layout: Layout, b
     return runs
 
 
+def _check_thread(standing: wire.Standing, left: Left, frame: wire.Frame | None, layout: Layout) -> None:
+    """frame: of the call that it has returned from, if it has."""
+    regs = Registers.unpack(standing.registers)
+    if frame is not None:
+        if regs.rip != frame.back or regs.rsp != frame.rsp + 8:
+            raise Conflict(f"an answer that did not return to the caller (rip {regs.rip:#x})")
+    elif not any(a.start <= regs.rip < a.end for a in layout if a.prot & PROT_EXEC) or not regs.rsp < USER_END:
+        raise Conflict(f"an answer that would go on where the tracee has no code (rip {regs.rip:#x})")
+    if any(getattr(regs, name) != getattr(left.regs, name) for name in _SAME):
+        raise Conflict("an answer with other segments")
+    if regs.eflags & TRAP_FLAG:
+        raise Conflict("an answer that single-steps")
+    if not is_restorable(standing.xstate, left.xstate):
+        raise Conflict("an answer whose extended state the tracee's CPU cannot have")
+
+
 def check_size(nbytes: int) -> None:
     """Raises Conflict for an answer that is too large to be kept whole."""
     if nbytes > ANSWER_ROOM:
         raise Conflict(f"an answer of {nbytes} bytes")
-
-
-def _registers(answer: wire.Answer) -> Registers:
-    try:
-        return Registers.unpack(answer.registers)
-    except struct.error:
-        raise Conflict("an answer without registers") from None
 
 
 def apply(
@@ -88,24 +102,39 @@ def apply(
     again: bool = False,
     before_pages: Callable[[], None] = lambda: None,
 ) -> None:
-    """Does the commit. The thread is stopped. Raises TraceeGone, Conflict (nothing was changed), JobFailed.
+    """Does the commit. Its threads are stopped. Raises TraceeGone, Conflict (nothing was changed), JobFailed.
 
     again: the commit was begun before, and nobody knows how far it came: what has been done already is passed over.
     before_pages: called when the layout is as it will be and nothing has been written to it.
     """
     if record.journal:
         assert remote is not None
-        with remote.borrow(record.tid) as thread:
+        with remote.borrow(record.threads[0].tid) as thread:
             if again:
                 _repeat_again(thread, record.journal)
             else:
                 _repeat_all(thread, record.journal)
     before_pages()
     write_pages(pid, wire.runs(record.dirty), ledger, memory)
-    if record.xstate:
-        ptrace.set_xstate(record.tid, record.xstate)
-    ptrace.set_signal_mask(record.tid, record.mask)
-    ptrace.set_registers(record.tid, Registers.unpack(record.registers))
+    move(record)
+
+
+def move(record: CommitRecord) -> None:
+    """The last step. The last thing that is done to a thread is that it stands where it goes on: until then it is parked."""
+    for moved in record.threads:
+        with suppress(TraceeGone):
+            if moved.xstate:
+                ptrace.set_xstate(moved.tid, moved.xstate)
+            ptrace.set_signal_mask(moved.tid, moved.mask)
+            ptrace.set_registers(moved.tid, Registers.unpack(moved.registers))
+
+
+def give_back(record: CommitRecord) -> None:
+    """Its threads were parked, some of them or all, and the commit has not begun."""
+    for moved in record.threads:
+        with suppress(TraceeGone):
+            ptrace.set_signal_mask(moved.tid, moved.mask_before)
+            ptrace.set_registers(moved.tid, Registers.unpack(moved.registers_before))
 
 
 def _repeat_all(thread: Borrowed, journal: Sequence[LayoutCall]) -> None:

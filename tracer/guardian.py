@@ -13,10 +13,12 @@ import select
 import signal
 from contextlib import suppress
 
+import msgspec
+
 from radium.errors import RadiumError, TraceeGone
 from radium.linux import ptrace, vm
 from radium.tracer import commit
-from radium.tracer.ledger import Ledger, Plan
+from radium.tracer.ledger import CommitRecord, Ledger, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import OPTIONS, Threads
 from radium.tracer.withdraw import annex_gadget, is_parked, leave_handlers, withdraw
@@ -94,16 +96,31 @@ def put_right(ledger: Ledger) -> None:
                 _put_right(Threads(pid, options=_OPTIONS), plan, ledger)
 
 
+def _finish(record: CommitRecord, threads: Threads, plan: Plan, ledger: Ledger) -> None:
+    """A commit that was under way. If one of its threads is not parked any more, only moving the others is left to do."""
+    left = _still_parked(record, threads, plan)
+    if len(left.threads) < len(record.threads):
+        commit.move(left)
+        return
+    memory = vm.ForcedMemory(plan.pid)
+    remote = RemoteSyscalls(threads, ledger, annex_gadget(plan.annexes[0]))
+    commit.apply(record, ledger, plan.pid, remote, memory, again=True)
+    memory.close()
+
+
+def _still_parked(record: CommitRecord, threads: Threads, plan: Plan) -> CommitRecord:
+    return msgspec.structs.replace(record, threads=[m for m in record.threads if is_parked(threads, plan, m.tid)])
+
+
 def _put_right(threads: Threads, plan: Plan, ledger: Ledger) -> None:
     threads.statuses.entries = {point.address for point in plan.armed}
     threads.seize()
     leave_handlers(threads, plan)
     record, borrowed = ledger.commit(), ledger.borrowed()
-    if record is not None and is_parked(threads, plan, record.tid):
-        memory = vm.ForcedMemory(plan.pid)
-        remote = RemoteSyscalls(threads, ledger, annex_gadget(plan.annexes[0]))
-        commit.apply(record, ledger, plan.pid, remote, memory, again=True)
-        memory.close()
+    if record is not None and ledger.has_begun:
+        _finish(record, threads, plan, ledger)
+    elif record is not None:
+        commit.give_back(_still_parked(record, threads, plan))
     elif borrowed is not None and borrowed[0] in threads.threads:
         tid, regs, mask = borrowed
         if ptrace.signal_mask(tid) == ALL_SIGNALS:

@@ -7,6 +7,7 @@ Sources: DESIGN.md sections 5 and 6.
 import ctypes
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from radium import dirty
 from radium.core import pages
@@ -30,7 +31,7 @@ from radium.core.mapping import (
     layout_of,
     parse_maps,
 )  # fmt: skip
-from radium.core.pages import PageSet, Run, Runs, intersect, normalise, subtract
+from radium.core.pages import PageSet, Run, Runs, intersect, normalise, subtract, union
 from radium.errors import RemoteFault
 from radium.linux import pidfd, procfs, userfaultfd, vm
 from radium.linux.pagemap import Pagemap
@@ -49,9 +50,11 @@ class Home:
         self.breakpoints = breakpoints
         self.maps = procfs.MapsFile(pid)
         self.held, self.stale = PageSet(), PageSet()
+        self._noticed = PageSet()  # written, and not told yet
         self.uffd = -1
         self._wanted_tracking = tracking
         self.tracker: dirty.Tracker | None = None
+        self._shared_tracker: dirty.Tracker | None = None
         self._pagemap = Pagemap(pid)
         self._text = b""
         self.mappings: list[Mapping] = []
@@ -158,16 +161,29 @@ class Home:
 
     def _forget(self, runs: Sequence[Run]) -> None:
         assert self.tracker is not None
-        self.tracker.forget(intersect(self.held.runs, runs))
-        self.held.remove(runs)
-        self.stale.remove(runs)
+        gone = intersect(self.held.runs, runs)
+        self.tracker.forget(gone)
+        if self._shared_tracker is not None:
+            self._shared_tracker.forget(gone)
+        for pages_there in (self.held, self.stale, self._noticed):
+            pages_there.remove(runs)
 
     def forget_mirror(self) -> None:
         """The mirror is gone: nothing is held."""
         if self.tracker is not None:
-            self.tracker.forget(self.held.runs)
-        self.held.clear()
-        self.stale.clear()
+            self._forget(list(self.held.runs))
+        for pages_there in (self.held, self.stale, self._noticed):
+            pages_there.clear()
+
+    @contextmanager
+    def own_writes(self, address: int) -> Iterator[None]:
+        """What radium writes into this page meanwhile, the program does not see: it counts as no change."""
+        page = intersect(self.held.runs, [(page_floor(address), page_floor(address) + PAGE_SIZE)])
+        changed, lost = self.tracker.written(page) if self.tracker is not None and page else ([], [])
+        self._noticed.add(changed)
+        yield
+        if page and not lost:
+            self.hold(page)
 
     def lose(self, runs: Sequence[Run]) -> None:
         """The mirror does not hold these pages any more."""
@@ -176,7 +192,12 @@ class Home:
     def written(self) -> tuple[Runs, Runs]:
         """(changed, lost): held pages that were written, and pages of mappings that were replaced unseen, held no more."""
         assert self.tracker is not None
-        changed, lost = self.tracker.written(self.held.runs)
+        shared = intersect(self.held.runs, self.shared())
+        changed, lost = self.tracker.written(subtract(self.held.runs, shared))
+        if shared and self._shared_tracker is not None:
+            changed, lost = (union(*both) for both in zip((changed, lost), self._shared_tracker.written(shared), strict=True))
+        changed = subtract(union(changed, self._noticed.runs), lost)
+        self._noticed.clear()
         if lost:
             self._watch_again(lost)
         return changed, lost
@@ -187,11 +208,17 @@ class Home:
 
     def drop_volatile(self) -> Runs:
         """Held pages that others write without our seeing; they are not held any more."""
-        volatile = intersect(self.held.runs, self._shared())
+        volatile = intersect(self.held.runs, self.shared())
         self._forget(volatile)
         return volatile
 
-    def _shared(self) -> Runs:
+    def watch_shared(self) -> None:
+        """From now on `written` tells of shared mappings, too: other processes write them, so by their contents."""
+        if self._shared_tracker is None:
+            self._shared_tracker = dirty.tracker("checksum", self.pid, absent_counts=True)
+
+    def shared(self) -> Runs:
+        """What other processes may write without our seeing."""
         return covered(a for a in self.layout if a.kind & SHARED)
 
     def hold_zero(self, runs: Sequence[Run]) -> None:
@@ -207,10 +234,13 @@ class Home:
     def hold(self, runs: Sequence[Run]) -> None:
         """These pages are on their way to the mirror, or came from it."""
         assert self.tracker is not None
-        lost = self.tracker.clean(subtract(runs, self._shared()))
+        shared = self.shared()
+        lost = self.tracker.clean(subtract(runs, shared))
         if lost:
             self._watch_again(lost)
             self.tracker.clean(lost)
+        if self._shared_tracker is not None:
+            self._shared_tracker.clean(intersect(runs, shared))
         self.stale.remove(runs)
         self.held.add(runs)
 
@@ -221,14 +251,15 @@ class Home:
 
     def follow(self, journal: Sequence[LayoutCall], brk: int) -> None:
         """The tracee's layout after a commit, whose memory calls began at `brk`: what they mapped is watched from now on."""
-        layout, new = self.layout, PageSet()
+        was_told, told, new = self._told is self.layout, self._told, PageSet()
         for call in journal:
-            layout, brk, gone, appeared = effect(layout, brk, call)
+            told, brk, gone, appeared = effect(told, brk, call)
             self._forget(normalise([*gone, *appeared]))
             new.remove(gone)
             new.add(appeared)
         self.refresh()
-        self._told = self.layout
+        # Where other threads have gone on meanwhile, the mirror knows nothing of what they did.
+        self._told = self.layout if was_told else told
         self._protect(new.runs)
 
     def settle(self, dirty: Sequence[Run], stale: Sequence[Run]) -> None:
@@ -332,6 +363,8 @@ class Home:
         self.close_watch()
         if self.tracker is not None:
             self.tracker.close()
+        if self._shared_tracker is not None:
+            self._shared_tracker.close()
         self._pagemap.close()
         self.maps.close()
 

@@ -26,7 +26,7 @@ from radium.tracer.guardian import Guardian
 from radium.tracer.ledger import Ledger, Plan
 from radium.tracer.loader import loader_trap
 from radium.tracer.resolve import Resolver, SplitPoint
-from radium.tracer.session import PagesLeft, Session
+from radium.tracer.session import LOOK_S, PagesLeft, Session
 from radium.tracer.split import Split
 from radium.tracer.stops import OPTIONS, Stop, Threads, exit_code
 from radium.tracer.tracee import Tracee
@@ -194,13 +194,10 @@ class Job:
                     self._say_once(f"{split.where}: Python splits are not in this version")
 
     def _is_possible(self, point: SplitPoint) -> bool:
-        for key, value, what in (
-            (point.split.stance, "mirror", "stance"), (point.split.threads, "stop", "threads"),
-        ):  # fmt: skip
-            if key != value:
-                self._say_once(f"{point.name} is not split: {what} = \"{key}\" is not in this version; its calls stay local")
-                return False
-        return True
+        stance = point.split.stance
+        if stance != "mirror":
+            self._say_once(f'{point.name} is not split: stance = "{stance}" is not in this version; its calls stay local')
+        return stance == "mirror"
 
     def _read_memory(self, address: int, nbytes: int) -> bytes:
         return vm.read(self.threads.pid, address, nbytes)
@@ -217,7 +214,7 @@ class Job:
         is_headless = False
         while self.status is None:
             try:
-                if is_headless or self.wakeups.wants_end:
+                if is_headless or (self.wakeups.wants_end and not self._is_away):
                     self._leave()
                     return
                 self._advance()
@@ -230,9 +227,14 @@ class Job:
                 elif not self.threads.pending:
                     self._idle()
 
+    @property
+    def _is_away(self) -> bool:
+        return self.session is not None and self.session.is_away
+
     def _advance(self) -> None:
         """Handles one stop, or waits for one."""
-        stop = self.threads.next()
+        stands = self.session is not None and self.session.stands
+        stop = self.threads.next_end() if stands else self.threads.next()
         if stop is None:
             self._idle()
         else:
@@ -247,13 +249,16 @@ class Job:
             channel = self.acceptors.channel
         if channel is not None:
             poll.register(channel.fileno(), select.POLLIN)
-        ready = [fd for fd, _ in poll.poll(self.wakeups.timeout_s(IDLE_S) * 1000)]
+        longest = LOOK_S if self._is_away else IDLE_S
+        ready = [fd for fd, _ in poll.poll(self.wakeups.timeout_s(longest) * 1000)]
         if channel is not None:
             poll.unregister(channel.fileno())
             if channel.fileno() in ready:
                 self._heard()
         if self.wakeups.fd in ready:
             self.wakeups.read()
+        if self.session is not None:
+            self.session.look()
         self.update()
 
     def _heard(self) -> None:

@@ -6,6 +6,7 @@
     ...   child pid      a forked child that is being let go, 0 for none
     ...   place of the plan (MessagePack): what to withdraw at the end (withdraw.py)
     ...   place of the commit record, 0: no commit is under way; its pages are in the answer buffer (commit.py)
+    ...   1 once the commit has begun: before, its threads are only being parked
 
 Written before the change that it describes is made, cleared after the change has been undone: at every moment what the
 ledger says may be done again without harm.
@@ -27,7 +28,8 @@ _REGISTERS = 24
 _CHILD = _REGISTERS + FORMAT.size
 _PLAN_A = _CHILD + 8
 _COMMIT_A = _PLAN_A + 8
-_PLAN = _COMMIT_A + 8
+_BEGUN = _COMMIT_A + 8
+_PLAN = _BEGUN + 8
 _COMMIT = _PLAN + PLAN_ROOM
 # Of answers, reserved and not used: pages are taken when an answer needs them.
 ANSWER_ROOM = 64 << 30
@@ -74,15 +76,26 @@ class Plan(msgspec.Struct, array_like=True):
     opening: list[int] | None = None  # while one more userfaultfd is made in it: those that it had
 
 
-class CommitRecord(msgspec.Struct, array_like=True):
-    """All that a commit does to the tracee; the pages of `dirty` lie in the answer buffer, in order."""
+class Moved(msgspec.Struct, array_like=True):
+    """A thread that goes on elsewhere after a commit, and where it was before. xstate: empty for no change."""
 
     tid: int
+    registers_before: bytes
+    mask_before: int
     registers: bytes
+    mask: int
     xstate: bytes
+
+
+class CommitRecord(msgspec.Struct, array_like=True):
+    """All that a commit does to the tracee; the pages of `dirty` lie in the answer buffer, in order.
+
+    threads: those that are parked meanwhile, at least one; the first makes the memory calls of the journal.
+    """
+
+    threads: list[Moved]
     journal: list[LayoutCall]
     dirty: bytes
-    mask: int = 0
 
 
 class Ledger:
@@ -145,12 +158,21 @@ class Ledger:
         return int(struct.unpack_from("<Q", self._map, _CHILD)[0])
 
     def note_commit(self, record: CommitRecord) -> None:
-        """From here on the commit will be finished, by us or by the guardian. Raises ValueError if it is too large to note."""
+        """Its threads are about to be parked. Raises ValueError if it is too large to note."""
         raw = msgspec.msgpack.encode(record)
         if len(raw) > COMMIT_ROOM:
             raise ValueError(f"a commit record of {len(raw)} bytes")
+        struct.pack_into("<Q", self._map, _BEGUN, 0)
         self._map[_COMMIT : _COMMIT + len(raw)] = raw
         struct.pack_into("<Q", self._map, _COMMIT_A, len(raw))
+
+    def note_begun(self) -> None:
+        """From here on the commit will be finished, by us or by the guardian."""
+        struct.pack_into("<Q", self._map, _BEGUN, 1)
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(struct.unpack_from("<Q", self._map, _BEGUN)[0])
 
     def note_committed(self, answer_nbytes: int) -> None:
         struct.pack_into("<Q", self._map, _COMMIT_A, 0)

@@ -1,28 +1,29 @@
 """A session: one tracee, its mirror, and the life of a call in numbered steps (DESIGN.md 3).
 
     1 trap      the thread stops at the entry and the guard has passed             `on_trap`
-    2 settle    the other threads stop                                             `_begin`, `on_home_stop`
+    2 settle    the other threads stop, and some of them go with it                `_begin`, `on_home_stop`
     3 delta     layout and pages that the mirror lacks                             `_prepare`
-    4 send      one frame                                                          `_send`
-    5 run       the mirror runs; we serve its page-ins                             `_await`
+    4 send      one frame; from then on the call is away                           `_send`
+    5 run       the mirror runs; we serve its page-ins, and look for signals       `on_message`, `look`
     6 return    the whole answer arrives, and is checked                           `_take`
     7 commit    it is done to the tracee                                           `_commit`
     8 home      the call is over, or goes on at home and leaves again (2)          `_go_on`
 
-Whatever fails between 2 and 7, the call runs at home from where it last was there (`_stay_home`), its reason counted.
+Whatever fails between 2 and 7, the calls that are away run at home from where they last were there (`_stay_home`), the
+reason counted.
 """
 
 import os
-import select
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from radium.channel import Channel
 from radium.core import wire
 from radium.core.addr import PAGE_SIZE
 from radium.core.mapping import LayoutDelta
-from radium.core.pages import PageSet, Runs, intersect, normalise, npages, pack, subtract, total, union
+from radium.core.pages import PageSet, Runs, around, intersect, normalise, npages, pack, subtract, total, union
 from radium.core.regs import NO_SYSCALL, Registers
 from radium.dirty import digest
 from radium.errors import AcceptorLost, Conflict, FrameError, JobFailed, NotPossible, RemoteFault, TraceeGone
@@ -30,24 +31,35 @@ from radium.linux import ptrace, vm
 from radium.linux.signals import name as signal_name
 from radium.tracer import commit, tracee_signals
 from radium.tracer.acceptors import Acceptors
+from radium.tracer.beside import Beside
 from radium.tracer.breakpoint import Breakpoint
 from radium.tracer.call import Call
+from radium.tracer.commit import Left
+from radium.tracer.group import Group, gather
 from radium.tracer.leaving import Leaving
 from radium.tracer.ledger import CommitRecord
 from radium.tracer.nesting import Nesting
 from radium.tracer.split import Split
-from radium.tracer.stops import Stop
+from radium.tracer.stops import GROUP_STOPS, Stop
 from radium.tracer.tracee import Tracee
 from radium.tracer.wakeups import Wakeups
 
 # While a call is away: how often we look for signals of the tracee's, and how long an acceptor may be silent.
 LOOK_S, SILENCE_S = 0.01, 5.0
+# When a call beside which others go on is checked first; then each time it has been away twice as long.
+CHECK_S = 0.1
 # Beyond the call's own deadline, which the acceptor keeps.
 GRACE_S = 2.0
 # Of its stack, by one leaving: a gigabyte by core.mapping.STACK_ROOM each.
 MOST_GROWTHS = 1024
 # How long a thread may take to meet a signal that waits for it.
 SIGNAL_S = 0.1
+# How long all wait for a system call of a thread that came along with the call; then the call goes on without that one.
+PASS_S = 0.02
+# From so many trips of it in one call on, such a thread is left at home: what it does is not the call's business.
+MOST_PASSES = 64
+# How many threads are looked at for signals each time: one look costs 20 us.
+MOST_LOOKED_AT = 16
 
 
 class AtHome(Exception):
@@ -89,12 +101,30 @@ class Session:
         self.call_timeout_s = call_timeout_s
         self.leaving = Leaving()
         self.nesting = Nesting(tracee.threads, tracee.breakpoints)
+        self.beside = Beside(tracee)
         self.left = PageSet()
         self.audits = bool(os.environ.get("RADIUM_AUDIT"))
+        # By their numbers.
+        self._away: dict[int, Call] = {}
         # By thread, outermost first: calls that came home in the middle and may leave again.
         self._home: dict[int, list[Call]] = {}
+        # The threads that can be in the mirror, as they left, and what it was told of those that wait.
+        self._left: dict[int, Left] = {}
+        self._told_waiting: list[wire.Standing] = []
         self._number = 0
         self._generation = 0
+        self._heard = self._next_look = 0.0
+        self._next_looked_at = 0
+
+    @property
+    def is_away(self) -> bool:
+        """Whether a call is away: then `look` is to be called every LOOK_S at least."""
+        return bool(self._away)
+
+    @property
+    def stands(self) -> bool:
+        """Whether all threads are to stand still, their stops unhandled, until a call comes home."""
+        return any(not call.runs_beside for call in self._away.values())
 
     # 1 trap
 
@@ -122,6 +152,8 @@ class Session:
             raise AtHome("no-acceptor")
         if self.tracee.threads.has_guests:
             raise AtHome("unsupported:vfork")
+        if self.wakeups.wants_end:
+            raise AtHome("refused:detaching")
 
     def _is_inside(self, tid: int, rsp: int) -> bool:
         while (outer := self._call_at_home(tid)) is not None and rsp >= outer.frame.rsp:
@@ -163,41 +195,54 @@ class Session:
         return tid in self.tracee.threads.threads and not self.tracee.threads.is_over
 
     def _leave(self, call: Call) -> None:
-        """The call leaves home; when this ends it is at home again, and all threads go on."""
+        """The call leaves home; all threads are stopped. If it cannot, it goes on there."""
+        self.tracee.breakpoints.keep_handler(tid for tid in self.tracee.threads.threads if tid != call.tid)
+        with self._staying_home(call):
+            self._go_out(call)
+
+    @contextmanager
+    def _staying_home(self, *calls: Call) -> Iterator[None]:
+        """Whatever fails, these calls and, when the mirror is lost by it, all that are away, run at home. All threads go on."""
         try:
-            self.tracee.breakpoints.keep_handler(tid for tid in self.tracee.threads.threads if tid != call.tid)
-            reason = self._go_out(call)
-            while self._leaves_at_once(call, reason):
-                reason = self._go_out(call)
-            self._go_on(call, reason)
+            yield
         except AtHome as answer:
-            self._stay_home(call, answer.reason)
+            self._bring_home(calls, answer.reason)
         except (AcceptorLost, FrameError) as error:
             self._lose(str(error))
-            self._stay_home(call, "acceptor-lost")
+            self._bring_home((*calls, *self._away.values()), "acceptor-lost")
         except Conflict as error:
             self._lose(str(error), is_there=True)
-            self._stay_home(call, "conflict")
+            self._bring_home((*calls, *self._away.values()), "conflict")
         except RemoteFault as error:
             self._lose(str(error))
-            self._stay_home(call, "unsupported:memory")
+            self._bring_home((*calls, *self._away.values()), "unsupported:memory")
         except NotPossible as error:
             self._lose(str(error))
-            self._stay_home(call, "refused:seccomp")
+            self._bring_home((*calls, *self._away.values()), "refused:seccomp")
         finally:
             self._resume_all()
 
-    def _leaves_at_once(self, call: Call, reason: str) -> bool:
-        """Whether the call came home for something that has been done by that."""
-        if reason == "drain":
-            self._lose("it shuts down", is_there=True)
-            return self.acceptors.try_connect()
-        if reason == "stack" and call.ntrips > MOST_GROWTHS:
-            raise Conflict("an acceptor that sends a call home for its stack again and again")
-        return reason == "stack"
+    def _bring_home(self, calls: Iterable[Call], reason: str) -> None:
+        """They are not away any more, and nothing has come of it."""
+        self.tracee.threads.stop_all()
+        for call in {call.tid: call for call in calls}.values():
+            self._is_back(call)
+            self._stay_home(call, reason)
+
+    def _is_back(self, call: Call) -> None:
+        self._away.pop(call.number, None)
+        call.thread.is_away = False
+        # Whoever else came along with it stands in no mirror any more, and no answer may move it.
+        stay = {other.tid for other in self._away.values()} if not call.runs_beside else self._left.keys() - {call.tid}
+        self._left = {tid: left for tid, left in self._left.items() if tid in stay}
 
     def _resume_all(self) -> None:
-        """A thread at home may have come to where its call leaves again while it was borrowed, and then nothing told."""
+        """All but threads whose calls are away; none if one of those calls wants all to stand.
+
+        A thread at home may have come to where its call leaves again while it was borrowed, and then nothing told.
+        """
+        if self.stands:
+            return
         threads = self.tracee.threads
         for tid in self._home:
             thread = threads.threads.get(tid)
@@ -208,54 +253,107 @@ class Session:
     def _lose(self, why: str, *, is_there: bool = False) -> None:
         self.acceptors.lose(why, is_there=is_there)
         self.tracee.home.forget_mirror()
+        self.beside.forget_mirror()
 
-    def _go_out(self, call: Call) -> str:
-        """Steps 3 to 7. Why the call is at home again: RETURNED or a reason. Whatever is raised, it never left."""
+    def _go_out(self, call: Call) -> None:
+        """Steps 3 and 4. Whatever is raised, it never left."""
         channel = self.acceptors.channel
         if channel is None:
             raise AcceptorLost("no acceptor any more")
-        sent, received = channel.sent_nbytes, channel.received_nbytes
+        self._check_others(channel)
+        call.sent_nbytes, call.received_nbytes = channel.sent_nbytes, channel.received_nbytes
         self._number += 1
         call.number, call.left, call.recalled = self._number, time.monotonic(), ""
-        prepared = self._prepare(call, channel)
-        self._send(channel, call, prepared)
-        answer, nbytes = self._await(channel, call)
-        dirty = self._take(channel, call, answer, nbytes)
-        self._commit(call, answer, dirty, nbytes)
-        if self.audits:
-            self._audit(channel)
-        call.written_back += npages(dirty)
-        call.out_nbytes += channel.sent_nbytes - sent
-        call.back_nbytes += channel.received_nbytes - received
-        call.mirror_s += answer.seconds
-        is_trip = answer.reason != wire.RETURNED
-        call.split.note_leg(time.monotonic() - call.left, answer.seconds, is_trip=is_trip)
-        reason = call.recalled if answer.reason == "recall" and call.recalled else answer.reason
-        if is_trip:
-            call.split.report.count_trip(reason)
-            call.come_home(reason)
-        return reason
+        call.next_check = call.left + CHECK_S
+        # First: a signal that a thread takes with it is written onto its stack.
+        group = self._gather(call)
+        self._send(channel, call, self._prepare(call, channel), group)
+        self._heard = call.left
+        self._next_look = min(self._next_look, call.left + LOOK_S) if self._away else call.left + LOOK_S
+        self._away[call.number] = call
+        call.thread.is_away = True
+
+    def _check_others(self, channel: Channel) -> None:
+        """Raises AtHome when calls that are away may have read what home has written since."""
+        if self._away and not self.beside.is_discarding and any(changes := self.beside.check()):
+            self._discard(channel, *changes)
+        if self.beside.is_discarding:
+            raise AtHome("conflict")
+
+    def _gather(self, call: Call) -> Group:
+        """Who goes with the call."""
+        if call.runs_beside:
+            return Group([], [], alone=False)
+        away = (other.tid for other in self._away.values())
+        group = gather(self.tracee, {call.tid, *call.left_behind(MOST_PASSES), *away})
+        if not self._is_there(call.tid):
+            raise TraceeGone("ended as its call was about to leave", where=f"pid {self.tracee.pid}")
+        return group
 
     # 8 home
 
-    def _go_on(self, call: Call, reason: str) -> None:
-        """The call is at home: because it is over, or in its middle; then it may leave again from where `Call` says."""
+    def _go_on(self, call: Call, reason: str, tid: int) -> None:
+        """The call is at home: because it is over, or in its middle; then it may leave again from where `Call` says.
+
+        tid: the thread that the reason is about.
+        """
         kind = reason.partition(":")[0]
-        if kind in (wire.RETURNED, "exception", "longjmp"):
+        if kind in (wire.RETURNED, "exception", "longjmp") or call.has_ended(call.regs.rsp):
             self._pass_return(call.tid, call.regs)
             self._count_remote(call)
+        elif kind in ("drain", "stack"):
+            self._leave_at_once(call, kind)
         elif kind not in ("syscall", "signal", "fault"):
-            self._stay_home(call, "refused:draining" if kind == "drain" else reason)
+            self._stay_home(call, reason)
         elif call.split.profile.policy == "auto" and call.split.cannot_gain:
             self._stay_home(call, "policy")
+        elif kind == "signal" and call.recalled_for != call.tid:
+            self._let_meet(call, reason)
+        elif tid != call.tid:
+            self._let_pass(call, reason, tid)
         else:
-            if call.regs.rip == call.point.entry:
-                # It came home before its first instruction, under which the breakpoint lies.
-                self.tracee.breakpoints.pass_locally(call.tid, call.point, call.regs.copy())
-            self._home.setdefault(call.tid, []).append(call)
-            call.thread.traces_syscalls = True
+            self._watch_home(call)
             if kind == "signal":
                 self.tracee.threads.resume_alone(call.tid, SIGNAL_S)
+
+    def _leave_at_once(self, call: Call, kind: str) -> None:
+        """The call came home for something that has been done by that."""
+        if kind == "drain":
+            self._lose("it shuts down", is_there=True)
+            if not self.acceptors.try_connect():
+                self._stay_home(call, "refused:draining")
+                return
+        elif call.ntrips > MOST_GROWTHS:
+            raise Conflict("an acceptor that sends a call home for its stack again and again")
+        self._leave(call)
+
+    def _let_pass(self, call: Call, reason: str, tid: int) -> None:
+        """A thread that came along makes its system call at home, where all others stand; then the call leaves again.
+
+        If that takes long, the call goes on without it.
+        """
+        call.npasses[tid] = call.npasses.get(tid, 0) + 1
+        if reason.startswith("syscall:") and self.tracee.threads.pass_syscall(tid, PASS_S):
+            self._leave(call)
+        else:
+            self._stay_home(call, reason)
+
+    def _let_meet(self, call: Call, reason: str) -> None:
+        """Another thread meets its signal, and goes with the call to where its handler begins."""
+        self.tracee.threads.resume_alone(call.recalled_for, SIGNAL_S)
+        self.tracee.threads.stop_all()
+        if reason in [f"signal:{signal_name(number)}" for number in GROUP_STOPS] or self.tracee.threads.is_over:
+            self._stay_home(call, reason)
+        else:
+            self._leave(call)
+
+    def _watch_home(self, call: Call) -> None:
+        """The call goes on at home until it can leave again."""
+        if call.regs.rip == call.point.entry:
+            # It came home before its first instruction, under which the breakpoint lies.
+            self.tracee.breakpoints.pass_locally(call.tid, call.point, call.regs.copy())
+        self._home.setdefault(call.tid, []).append(call)
+        call.thread.traces_syscalls = True
 
     def _count_remote(self, call: Call) -> None:
         call.split.report.count_remote(
@@ -265,12 +363,12 @@ class Session:
 
     def _stay_home(self, call: Call, reason: str) -> None:
         """The rest of the call runs at home; the split calls that it makes there are part of it."""
-        with suppress(RemoteFault):
+        with suppress(RemoteFault), self.tracee.home.own_writes(call.frame.back):
             self.nesting.begin(call.tid, call.frame.rsp, call.frame.back, self.tracee.home.mappings)
-        if call.ntrips:
-            call.split.report.count_local(reason)
-        else:
+        if call.is_at_entry:
             self._run_at_home(call.tid, call.point, call.split, call.regs, reason)
+        else:
+            call.split.report.count_local(reason)
 
     def on_home_stop(self, stop: Stop) -> bool:
         """A thread stopped whose call is at home; False: for nothing that has to do with the call."""
@@ -326,6 +424,9 @@ class Session:
 
     def end(self, reason: str = "") -> None:
         """No call leaves any more; those that are at home in their middle stay there, for that reason if there is one."""
+        for call in list(self._away.values()):
+            self._is_back(call)
+            call.split.report.count_local(reason or "unsupported:exit")
         for call in [call for calls in self._home.values() for call in calls]:
             self._let_be(call)
             call.split.report.count_local(reason or f"unsupported:{call.home_reason}")
@@ -342,20 +443,34 @@ class Session:
         home = self.tracee.home
         if self._generation != self.acceptors.generation:
             self._set_up(call, channel)
-        delta = home.take_delta()
-        volatile = home.drop_volatile()
         changed, lost = home.written()
-        drop = union(lost, volatile)
+        if call.runs_beside:
+            home.watch_shared()
+            self.beside.learn(changed, lost)
+        delta = home.take_delta()
+        volatile = [] if self._away else home.drop_volatile()
+        drop = union(union(lost, volatile), self.beside.take_refused())
         scratch = home.scratch(call.hinted) if call.split.profile.scratch else []
-        wanted = union(call.hinted, call.split.working_set.predict(call.frame.rsp))
+        wanted = union(call.hinted, self._predict(call))
         wanted = subtract(wanted, intersect(home.stale.runs, scratch))
         zero, data = home.missing(wanted)
         data = home.readable(data)
-        pages = normalise([*subtract(changed, drop), *data, *home.live_stale(call.regs.rsp, scratch)])
+        # Stale is what lies below the main thread's stack pointer; if that one is away, it is its call's now.
+        stale = [] if self._away else home.live_stale(call.regs.rsp, scratch)
+        pages = normalise([*subtract(changed, drop), *data, *stale])
         zero = subtract(zero, pages)
         home.hold_zero(zero)
         home.hold(subtract(pages, changed))
         return Prepared(delta, drop, zero, pages, scratch)
+
+    def _predict(self, call: Call) -> Runs:
+        """What the call will touch, as far as earlier ones tell; of contended pages only those of its own thread."""
+        predicted = call.split.working_set.predict(call.frame.rsp)
+        if not call.runs_beside:
+            return predicted
+        regs = call.regs
+        own = around([(regs.rsp - PAGE_SIZE, regs.rsp + 8), (regs.fs_base, regs.fs_base + 8)])
+        return union(subtract(predicted, self.beside.contended), own)
 
     def _set_up(self, call: Call, channel: Channel) -> None:
         """A new mirror: the acceptor gets the layout; the answer to the first call says if it could be built."""
@@ -366,83 +481,143 @@ class Session:
 
     # 4 send
 
-    def _send(self, channel: Channel, call: Call, prepared: Prepared) -> None:
+    def _send(self, channel: Channel, call: Call, prepared: Prepared, group: Group) -> None:
         home = self.tracee.home
         nbytes = total(prepared.pages)
         call.sent_npages += nbytes // PAGE_SIZE
+        thread = self.tracee.standing(call.tid, call.regs, call.xstate)
+        waiting = [member.standing for member in group.waiting]
         message = wire.Call(
-            call.number, call.regs.pack(), call.xstate, call.frame, prepared.delta, home.brk,
-            {"gettid": self.tracee.inner_tid(call.tid)}, pack(prepared.drop), pack(prepared.zero),
-            pack(prepared.pages), pack(prepared.scratch), self.call_timeout_s,
+            call.number, thread, call.frame, [member.standing for member in group.running],
+            None if waiting == self._told_waiting else waiting, group.alone, prepared.delta, home.brk,
+            pack(prepared.drop), pack(prepared.zero), pack(prepared.pages), pack(prepared.scratch),
+            pack(self.beside.take_news()), self.call_timeout_s,
         )  # fmt: skip
+        self._told_waiting = waiting
+        self._left[call.tid] = Left(call.regs, call.xstate)
+        if call.runs_beside:
+            self.beside.note_kernel_pages(call.tid)
+        for member in (*group.running, *group.waiting):
+            self._left[member.standing.tid] = Left(member.regs, member.standing.xstate)
         self.left.add(prepared.pages)
         channel.send(message, home.contents(prepared.pages), nbytes)
 
     # 5 run
 
-    def _await(self, channel: Channel, call: Call) -> tuple[wire.Answer, int]:
-        """The answer, whose payload is still to be taken. Raises AtHome, AcceptorLost, FrameError, TraceeGone."""
-        poll = select.poll()
-        poll.register(channel.fileno(), select.POLLIN)
-        poll.register(self.wakeups.fd, select.POLLIN)
-        heard, next_look = time.monotonic(), call.left + LOOK_S
-        while True:
-            ready = [] if channel.buffered else [fd for fd, _ in poll.poll(LOOK_S * 1000)]
-            if channel.buffered or channel.fileno() in ready:
-                message, payload_nbytes = channel.receive()
-                heard = time.monotonic()
-                if isinstance(message, wire.Answer):
-                    return message, payload_nbytes
-                self._on_message(channel, call, message)
-                continue
-            if ready:
-                self.wakeups.read()
-            now = time.monotonic()
-            if ready or now >= next_look:
-                self._watch_tracee()
-            if now >= next_look and not call.recalled:
-                call.recalled = self._why_recall(call)
-                next_look = now + LOOK_S
-                if call.recalled:
-                    channel.send(wire.Recall(call.number))
-            if now - heard > SILENCE_S:
-                raise AcceptorLost(f"silent for {SILENCE_S:g} s", where=channel.peer)
-            if now - call.left > self.call_timeout_s + GRACE_S:
-                self._lose(f"{channel.peer}: a call did not end within {self.call_timeout_s:g} s")
-                raise AtHome("timeout")
+    def on_message(self) -> None:
+        """The acceptor has said something, or has gone."""
+        channel = self.acceptors.channel
+        is_first = True
+        while channel is not None and channel is self.acceptors.channel and (is_first or channel.buffered):
+            is_first = False
+            if self._away:
+                with self._staying_home():
+                    message, nbytes = channel.receive()
+                    self._heard = time.monotonic()
+                    self._on_message(channel, message, nbytes)
+            else:
+                self._on_farewell(channel)
 
-    def _watch_tracee(self) -> None:
-        """Something stopped or ended while all threads are stopped: only an end matters now."""
-        self.tracee.threads.look()
-        if self.tracee.threads.exit_status is not None:
-            raise TraceeGone("ended during a call", where=f"pid {self.tracee.pid}")
+    def look(self) -> None:
+        """While calls are away: whether one is to be recalled, has taken too long, or the acceptor is silent."""
+        now = time.monotonic()
+        channel = self.acceptors.channel
+        if not self._away or now < self._next_look or channel is None:
+            return
+        self._next_look = now + LOOK_S
+        for call in list(self._away.values()):
+            if call.number in self._away:
+                with self._staying_home():
+                    self._look_at(channel, call, now)
 
-    def _why_recall(self, call: Call) -> str:
+    def _look_at(self, channel: Channel, call: Call, now: float) -> None:
+        if not call.recalled:
+            call.recalled, call.recalled_for = self._why_recall(call)
+            if call.recalled:
+                channel.send(wire.Recall(call.number))
+        if call.runs_beside and now >= call.next_check and not self.beside.is_discarding:
+            self._check_beside(channel, call, now)
+        if now - self._heard > SILENCE_S:
+            raise AcceptorLost(f"silent for {SILENCE_S:g} s", where=channel.peer)
+        if now - call.left > self.call_timeout_s + GRACE_S:
+            self._lose(f"{channel.peer}: a call did not end within {self.call_timeout_s:g} s")
+            self._bring_home(list(self._away.values()), "timeout")
+
+    def _check_beside(self, channel: Channel, call: Call, now: float) -> None:
+        """A call that has read what home has written since may compute for ever."""
+        call.next_check = now + (now - call.left)
+        self.tracee.threads.stop_all()
+        changes = self.beside.check()
+        if any(changes):
+            self._discard(channel, *changes)
+
+    def _why_recall(self, call: Call) -> tuple[str, int]:
+        """A reason, and the thread that it is about; "": none."""
         if self.wakeups.wants_end:
-            return "refused:detaching"
-        number = tracee_signals.deliverable(self.tracee.pid, call.tid)
-        return f"signal:{signal_name(number)}" if number else ""
+            return "refused:detaching", call.tid
+        for tid in self._looked_at(call):
+            number = self._signal_of(tid)
+            if number:
+                return f"signal:{signal_name(number)}", tid
+        return "", 0
 
-    def _on_message(self, channel: Channel, call: Call, message: wire.AnyMessage) -> None:
-        if isinstance(message, wire.Fetch):
-            self._page_in(channel, call, message)
+    def _looked_at(self, call: Call) -> list[int]:
+        """The call's thread, and of those that stand for its sake some more each time."""
+        if call.runs_beside:
+            return [call.tid]
+        others = [tid for tid in self.tracee.threads.threads if tid != call.tid]
+        self._next_looked_at = (self._next_looked_at + MOST_LOOKED_AT) % max(len(others), 1)
+        return [call.tid, *(others + others)[self._next_looked_at :][: min(MOST_LOOKED_AT, len(others))]]
+
+    def _signal_of(self, tid: int) -> int:
+        """A signal that the thread has taken already, or would take if it ran."""
+        taken = (stop.detail for stop in self.tracee.threads.pending if stop.kind == "signal" and stop.tid == tid)
+        return next(taken, 0) or tracee_signals.deliverable(self.tracee.pid, tid)
+
+    def _on_message(self, channel: Channel, message: wire.AnyMessage, nbytes: int) -> None:
+        if isinstance(message, wire.Answer):
+            self._come_home(channel, self._call_of(message.number), message, nbytes)
+        elif isinstance(message, wire.Fetch):
+            self._page_in(channel, message)
         elif isinstance(message, wire.AskBrk):
-            channel.send(wire.Brk(self.tracee.read_brk(call.tid)))
+            channel.send(wire.Brk(self.tracee.read_brk(next(iter(self._away.values())).tid)))
+        elif isinstance(message, wire.AskThread):
+            self._tell_state(channel, message.tid)
+        elif isinstance(message, wire.Discarded):
+            self.beside.end_discarding(wire.runs(message.dropped))
+            self._bring_home(list(self._away.values()), "conflict")
         elif isinstance(message, wire.Failed):
-            if message.number != call.number:
-                raise FrameError(f"an answer to call {message.number} instead of {call.number}")
             self.tracee.home.lose(wire.runs(message.dropped))
-            raise AtHome(message.reason)
+            self._bring_home([self._call_of(message.number)], message.reason)
         elif isinstance(message, wire.Refused):
             raise AcceptorLost(message.reason, where=channel.peer, advice=message.advice)
         elif not isinstance(message, wire.Beat):
             raise FrameError(f"{type(message).__name__} during a call")
 
-    def _page_in(self, channel: Channel, call: Call, message: wire.Fetch) -> None:
-        home = self.tracee.home
+    def _call_of(self, number: int) -> Call:
+        if number not in self._away:
+            raise FrameError(f"an answer to call {number}, which is not away")
+        return self._away[number]
+
+    def _tell_state(self, channel: Channel, tid: int) -> None:
+        """A thread that waits at home is woken in the mirror."""
+        if tid not in self._left or self._left[tid].xstate:
+            raise FrameError(f"a question for a thread that does not wait (tid {tid})")
+        self._left[tid] = self._left[tid]._replace(xstate=ptrace.xstate(tid))
+        channel.send(wire.State(tid, self._left[tid].xstate))
+
+    def _page_in(self, channel: Channel, message: wire.Fetch) -> None:
+        """For all calls that are away it counts as one of the first's."""
+        self.tracee.threads.stop_all()
+        home, call = self.tracee.home, next(iter(self._away.values()))
         if message.address % PAGE_SIZE or not message.address < message.end <= 1 << 47:
             raise FrameError(f"a page-in of {message.address:#x}-{message.end:#x}")
-        zero, data = home.missing([(message.address, message.end)])
+        wanted = [(message.address, message.end)]
+        if call.runs_beside:
+            # What is contended comes only if it is touched.
+            page = (message.address, message.address + PAGE_SIZE)
+            wanted = union([page], subtract(wanted, self.beside.contended))
+        zero, data = home.missing(wanted)
         data = home.readable(data)
         home.hold_zero(zero)
         home.hold(data)
@@ -463,11 +638,8 @@ class Session:
             for start, end in self.left.runs
         ]
 
-    def on_message(self) -> None:
-        """The acceptor says something, or has gone, while no call is away."""
-        channel = self.acceptors.channel
-        if channel is None:
-            return
+    def _on_farewell(self, channel: Channel) -> None:
+        """While no call is away, the acceptor has nothing else to say."""
         try:
             message, _ = channel.receive()
             self._lose(f"{channel.peer} ends the session" + (f" ({message.reason})" if isinstance(message, wire.Bye) else ""))
@@ -476,13 +648,56 @@ class Session:
 
     # 6 return and 7 commit
 
+    def _come_home(self, channel: Channel, call: Call, answer: wire.Answer, nbytes: int) -> None:
+        self.tracee.threads.stop_all()
+        if not self._is_there(call.tid):
+            raise TraceeGone("ended while its call was away", where=f"pid {self.tracee.pid}")
+        if call.runs_beside and not self._is_valid(channel, answer):
+            return
+        dirty = self._take(channel, call, answer, nbytes)
+        self._commit(call, answer, dirty, nbytes)
+        self._is_back(call)
+        if self.audits and not self._away:
+            self._audit(channel)
+        call.written_back += npages(dirty)
+        call.out_nbytes += channel.sent_nbytes - call.sent_nbytes
+        call.back_nbytes += channel.received_nbytes - call.received_nbytes
+        call.mirror_s += answer.seconds
+        is_trip = answer.reason != wire.RETURNED
+        call.split.note_leg(time.monotonic() - call.left, answer.seconds, is_trip=is_trip)
+        reason = call.recalled if answer.reason == "recall" and call.recalled else answer.reason
+        if is_trip:
+            call.split.report.count_trip(reason)
+            call.come_home(reason)
+        self._go_on(call, reason, answer.tid)
+
+    def _is_valid(self, channel: Channel, answer: wire.Answer) -> bool:
+        """Whether home has written nothing that the calls may have read; else they are discarded, and this answer is lost."""
+        if not self.beside.is_discarding and not any(changes := self.beside.check()):
+            return True
+        channel.skip_payload()
+        self.beside.refuse(answer)
+        if not self.beside.is_discarding:
+            self._discard(channel, *changes)
+        return False
+
+    def _discard(self, channel: Channel, changed: Runs, lost: Runs) -> None:
+        """What the calls that are away have done is forgotten; they go on at home when the mirror has done so."""
+        self.beside.learn(changed, lost)
+        self.beside.refuse_pages(union(changed, lost))
+        self.beside.is_discarding = True
+        channel.send(wire.Discard())
+
     def _take(self, channel: Channel, call: Call, answer: wire.Answer, nbytes: int) -> Runs:
         """The answer's pages, whose contents are in the ledger then. Raises Conflict, FrameError, AcceptorLost."""
         tracee, home = self.tracee, self.tracee.home
-        if answer.number != call.number:
-            raise FrameError(f"an answer to call {answer.number} instead of {call.number}")
         commit.check_size(nbytes)
-        dirty = commit.check(answer, call.regs, call.xstate, home.untouchable(), home.brk, call.frame)
+        returned = {call.tid: call.frame} if answer.reason == wire.RETURNED else {}
+        dirty = commit.check(answer, self._left, returned, home.untouchable(), home.brk)
+        if call.tid not in {standing.tid for standing in answer.threads}:
+            raise Conflict("an answer without the call's own thread")
+        if answer.reason in (wire.RETURNED, "exception", "longjmp") and answer.tid != call.tid:
+            raise Conflict(f"an answer whose call was left by another thread (tid {answer.tid})")
         if answer.journal and tracee.remote is None:
             raise Conflict("an answer with memory calls for a tracee that lets us make none")
         wire.runs(answer.stale)
@@ -493,23 +708,33 @@ class Session:
 
     def _commit(self, call: Call, answer: wire.Answer, dirty: Runs, nbytes: int) -> None:
         tracee, home, ledger = self.tracee, self.tracee.home, self.tracee.ledger
-        regs = Registers.unpack(answer.registers)
-        regs.orig_rax = NO_SYSCALL
-        xstate = answer.xstate if answer.xstate != call.xstate else b""
-        mask = tracee.park(call.tid, call.regs)
-        record = CommitRecord(call.tid, regs.pack(), xstate, answer.journal, answer.dirty, mask)
+        standings = sorted(answer.threads, key=lambda standing: standing.tid != call.tid)
+        moved = [tracee.moved(standing, *self._left[standing.tid]) for standing in standings]
+        record = CommitRecord(moved, answer.journal, answer.dirty)
         try:
             ledger.note_commit(record)
+            tracee.park(moved)
+            ledger.note_begun()
             home.expect(dirty)
             commit.apply(record, ledger, tracee.pid, tracee.remote, tracee.memory, before_pages=lambda: self._follow(answer))
         except Exception:
-            tracee.unpark(call.tid, call.regs, mask)
+            commit.give_back(record)
             raise
         finally:
             ledger.note_committed(nbytes)
-            ledger.note_returned()
         home.settle(dirty, intersect(wire.runs(answer.stale), home.held.runs))
-        call.regs = regs
+        home.lose(intersect(wire.runs(answer.contended), home.held.runs))
+        self._note_moved(answer.threads)
+
+    def _note_moved(self, standings: Iterable[wire.Standing]) -> None:
+        calls = {call.tid: call for call in self._away.values()}
+        for standing in standings:
+            regs = Registers.unpack(standing.registers)
+            self._left[standing.tid] = Left(regs, standing.xstate)
+            if standing.tid in calls:
+                calls[standing.tid].regs, calls[standing.tid].xstate = regs, standing.xstate
+                if calls[standing.tid].runs_beside:
+                    self.beside.note_kernel_pages(standing.tid)
 
     def _pass_return(self, tid: int, regs: Registers) -> None:
         """A call that came home stands where others returned to that ran at home: no reason to stop there."""

@@ -25,7 +25,7 @@ from radium.linux.libc import syscall
 OPTIONS = ptrace.O_SYSGOOD | ptrace.O_CLONE | ptrace.O_FORK | ptrace.O_VFORK | ptrace.O_VFORK_DONE | ptrace.O_EXEC
 _WALL = 0x40000000
 _PEEK = os.WEXITED | os.WSTOPPED | os.WNOWAIT | _WALL
-_GROUP_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+GROUP_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 # kcmp(2)
 _KCMP_VM = 1
 # How often a wait for a thread, which SIGCHLD ends, looks whether there still is one.
@@ -123,6 +123,7 @@ class Thread:
     traces_syscalls: bool = False  # stops before and behind each of its system calls
     vfork_child: int = 0  # it sleeps in the kernel until this child, which shares its memory, execs or ends
     is_guest: bool = False  # another process in the tracee's memory
+    is_away: bool = False  # its call is away: it stands until that comes home
 
 
 class Threads:
@@ -278,6 +279,30 @@ class Threads:
             if not self._collect():
                 signal.sigtimedwait([signal.SIGCHLD], _LOOK_S)
 
+    def pass_syscall(self, tid: int, limit_s: float) -> bool:
+        """Lets a stopped thread make its next system call while all others stand; it is stopped again, or has ended.
+
+        It may still be in its call then. False when it has met something that must be handled first, which is pending.
+        """
+        thread = self.threads[tid]
+        was_traced, thread.traces_syscalls = thread.traces_syscalls, True
+        deadline = time.monotonic() + limit_s
+        try:
+            while (left_s := deadline - time.monotonic()) > 0 and tid in self.threads:
+                self.resume_alone(tid, left_s)
+                stop = next((stop for stop in self.pending if stop.tid == tid), None)
+                if stop is None or stop.kind not in ("syscall", "quiet"):
+                    break
+                self.pending.remove(stop)
+                if stop.kind == "syscall" and stop.detail:
+                    break
+        finally:
+            thread.traces_syscalls = was_traced
+        self.stop_all()
+        # One that was interrupted in its call has stopped behind it, and will make it again.
+        self.pending = deque(stop for stop in self.pending if stop.tid != tid or stop.kind != "syscall")
+        return not self.is_over and all(stop.kind == "quiet" for stop in self.pending if stop.tid == tid)
+
     def _listen(self, tid: int) -> None:
         """Keeps the thread in its group-stop; after a remote system call it must be brought back into it first."""
         try:
@@ -287,10 +312,10 @@ class Threads:
             ptrace.resume(tid)
 
     def resume_all(self) -> None:
-        """All but those whose stop is still to be handled."""
+        """All but those whose stop is still to be handled, or whose call is away."""
         waiting = {stop.tid for stop in self.pending}
         for thread in list(self.threads.values()):
-            if not thread.is_running and thread.tid not in waiting:
+            if not thread.is_running and not thread.is_away and thread.tid not in waiting:
                 self.resume(thread.tid)
 
     # Stopped threads that are about to be used, or let go
@@ -369,6 +394,14 @@ class Threads:
                 return None
         return self.pending.popleft()
 
+    def next_end(self) -> Stop | None:
+        """The end of the process, or its exec, if there is one now; all else stays pending. Never blocks."""
+        self.look()
+        end = next((stop for stop in self.pending if stop.kind in ("exec", "exit")), None)
+        if end is not None:
+            self.pending.remove(end)
+        return end
+
     def look(self) -> None:
         """Puts all stops that there are now to the pending ones."""
         while self.exit_status is None and self._collect():
@@ -430,7 +463,7 @@ class Threads:
 
     def _note_event_stop(self, thread: Thread, number: int) -> None:
         """Our interrupt, the first stop of a new thread, or a group-stop that begins or ends."""
-        thread.is_group_stopped = number in _GROUP_STOPS
+        thread.is_group_stopped = number in GROUP_STOPS
         if not self._is_stopping:
             self.pending.append(Stop(thread.tid, "quiet"))
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from radium.core import wire
 from radium.core.pages import Run, Runs, around, offset_in
-from radium.core.regs import Registers
+from radium.core.regs import NO_SYSCALL, Registers
 from radium.errors import NotPossible, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace
 from radium.linux.cpuid import state_components
 from radium.tracer.breakpoint import Breakpoints
 from radium.tracer.guardian import Guardian
 from radium.tracer.home import Home
-from radium.tracer.ledger import Ledger, Plan
+from radium.tracer.ledger import Ledger, Moved, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import Threads
 from radium.tracer.withdraw import find_gadget, withdraw
@@ -76,8 +76,10 @@ class Tracee:
     def read_brk(self, tid: int) -> int:
         return self.home.read_brk(self.remote, tid)
 
-    def inner_tid(self, tid: int) -> int:
+    def as_seen(self, tid: int) -> int:
         """The thread's id as the program sees it."""
+        if self._inner == self.pid:
+            return tid
         return self._inner if tid == self.pid else _inner_ids(self.pid, tid)
 
     # Commit
@@ -92,30 +94,49 @@ class Tracee:
 
     def _kernel_areas(self) -> list[tuple[int, int]]:
         """Where the kernel tells each thread its CPU (rseq(2)): it changes while the thread is stopped."""
-        for tid in self.threads.threads.keys() - self._rseq.keys():
-            self._rseq[tid] = ptrace.rseq_area(tid)
-        return [area for tid, area in self._rseq.items() if area[1] and tid in self.threads.threads]
+        # A new thread has none until it registers one itself.
+        known = {tid: area for tid, area in self._rseq.items() if area[1]}
+        self._rseq = {tid: known.get(tid) or ptrace.rseq_area(tid) for tid in self.threads.threads}
+        return [area for area in self._rseq.values() if area[1]]
 
     def kernel_pages(self) -> Runs:
         """The pages that they lie in."""
         return around((address, address + nbytes) for address, nbytes in self._kernel_areas())
 
-    def park(self, tid: int, regs: Registers) -> int:
-        """From here on, if we are killed, the thread waits for the guardian and runs nothing. Returns its signal mask."""
-        mask = ptrace.signal_mask(tid)
-        if self.breakpoints.annexes:
-            self.ledger.note_borrowed(tid, regs, mask)
-            parked = regs.copy()
-            parked.rip = self.breakpoints.annexes[0].park
-            ptrace.set_registers(tid, parked)
-            # Not before: where it was there is a breakpoint.
-            ptrace.set_signal_mask(tid, ALL_SIGNALS)
-        return mask
+    def kernel_pages_of(self, tid: int) -> Runs:
+        """The pages of this thread's area alone."""
+        self._kernel_areas()
+        address, nbytes = self._rseq.get(tid, (0, 0))
+        return around([(address, address + nbytes)]) if nbytes else []
 
-    def unpark(self, tid: int, regs: Registers, mask: int) -> None:
-        """Nothing was done to the tracee, or nothing more can be."""
-        ptrace.set_signal_mask(tid, mask)
-        ptrace.set_registers(tid, regs)
+    def without_kernel_area(self, tid: int, page: int, contents: memoryview) -> bytes:
+        """The contents of a page, what the kernel keeps there for the thread left out."""
+        address, nbytes = self._rseq.get(tid, (0, 0))
+        out = bytearray(contents)
+        start, end = max(address - page, 0), max(address + nbytes - page, 0)
+        out[start:end] = bytes(len(out[start:end]))
+        return bytes(out)
+
+    def standing(self, tid: int, regs: Registers, xstate: bytes) -> wire.Standing:
+        """A stopped thread, to go on from there."""
+        return wire.Standing(tid, self.as_seen(tid), ptrace.signal_mask(tid), regs.pack(), xstate)
+
+    def moved(self, standing: wire.Standing, before: Registers, xstate: bytes) -> Moved:
+        """What a commit does to a thread that stood at `before`, with that extended state."""
+        changed = standing.xstate if standing.xstate != xstate else b""
+        tid = standing.tid
+        return Moved(tid, before.pack(), ptrace.signal_mask(tid), standing.registers, standing.mask, changed)
+
+    def park(self, threads: Sequence[Moved]) -> None:
+        """From here on, if we are killed, they wait for the guardian and run nothing."""
+        if not self.breakpoints.annexes:
+            return
+        for moved in threads:
+            parked = Registers.unpack(moved.registers_before)
+            parked.rip, parked.orig_rax = self.breakpoints.annexes[0].park, NO_SYSCALL
+            ptrace.set_registers(moved.tid, parked)
+            # Not before: where it was there is a breakpoint.
+            ptrace.set_signal_mask(moved.tid, ALL_SIGNALS)
 
     # The end
 
@@ -145,5 +166,3 @@ def _inner_ids(pid: int, tid: int | None = None) -> int:
         return int(procfs.status(pid, tid)["NSpid"].split()[-1])
     except (TraceeGone, KeyError):
         return tid or pid
-
-

@@ -18,8 +18,8 @@ from radium.core.mapping import Area, LayoutCall, LayoutDelta
 from radium.core.xstate import Component
 from radium.errors import FrameError
 
-PROTOCOL = 2
-MAGIC = b"RAD\x02"
+PROTOCOL = 3
+MAGIC = b"RAD\x03"
 HEADER = struct.Struct("<4sIQ")
 # Bounds of a frame: a message holds a layout (60 bytes a mapping, 65,530 mappings at most: vm.max_map_count) or runs.
 MAX_MESSAGE = 64 << 20
@@ -44,6 +44,21 @@ class Frame(msgspec.Struct, array_like=True):
     rsp: int
     set_ip: int = 0
     longjmps: list[int] = []
+
+
+class Standing(msgspec.Struct, array_like=True):
+    """A thread of the tracee's, and from where it goes on.
+
+    tid: its id at home, which names it here; as_seen: the id that the program sees (in its own pid namespace).
+    mask: blocked signals, bit n-1 for signal n.
+    xstate: empty for one that waits in a futex, whose state is asked for when it is woken.
+    """
+
+    tid: int
+    as_seen: int
+    mask: int
+    registers: bytes
+    xstate: bytes
 
 
 class Message(msgspec.Struct, array_like=True, tag=True):
@@ -88,19 +103,27 @@ class Setup(Message):
 
 
 class Call(Message):
-    """A split call leaves: from its entry, or from where it was when it had come home. The payload: the pages of `pages`."""
+    """A split call leaves: from its entry, or from where it was when it had come home. The payload: the pages of `pages`.
+
+    The tracee's other threads stand at home while it is away, and some of them go with it: those of `running` run in the
+    mirror too, those of `waiting` wait in a futex until the call wakes them. Not so where alone is False: some wait at home
+    in a way that a mirror does not know, or they all go on there (`threads = "run"`). Then whom a futex wakes, and who wakes
+    it, is at home, and so is the layout.
+    """
 
     number: int
-    registers: bytes
-    xstate: bytes
+    thread: Standing
     frame: Frame
+    running: list[Standing]
+    waiting: list[Standing] | None  # None: as in the last call
+    alone: bool
     delta: LayoutDelta
     brk: int
-    thread: dict[str, int]  # answers that differ by thread
     drop: bytes  # page runs that the mirror forgets
     zero: bytes  # page runs that are zero at home
     pages: bytes
     scratch: bytes  # page runs whose dirty pages are of no use at home
+    contended: bytes  # page runs that home writes too: from now on the mirror drops them whenever a call has come home
     seconds: float  # deadline
 
 
@@ -122,17 +145,19 @@ class Pages(Message):
 class Answer(Message):
     """The call comes home, with all that it has done since it left. The payload holds the dirty pages.
 
-    reason: RETURNED, or why it goes home in the middle: the thread is to go on at home from these registers.
+    reason: RETURNED, or why it goes home in the middle. tid: the thread that the reason is about.
+    threads: all that ran in the mirror, calls that stay away included, and from where each would go on at home.
     """
 
     number: int
     reason: str
-    registers: bytes
-    xstate: bytes
+    tid: int
+    threads: list[Standing]
     journal: list[LayoutCall]
     brk: int
     dirty: bytes
     stale: bytes  # dead stack: present in the mirror, and unequal to home's
+    contended: bytes  # page runs that the mirror has dropped after this
     seconds: float  # in the mirror
 
 
@@ -143,6 +168,16 @@ class Failed(Message):
     reason: str
     dropped: bytes
     seconds: float
+
+
+class Discard(Message):
+    """Initiator: home has written what the calls that are away may have read; they are to be forgotten."""
+
+
+class Discarded(Message):
+    """Answer to Discard: no call is in the mirror, and the pages of `dropped` are no longer held."""
+
+    dropped: bytes
 
 
 class Recall(Message):
@@ -165,6 +200,19 @@ class Brk(Message):
     brk: int
 
 
+class AskThread(Message):
+    """Acceptor: the call wakes this thread, which waits at home; what is its extended state?"""
+
+    tid: int
+
+
+class State(Message):
+    """Answer to AskThread."""
+
+    tid: int
+    xstate: bytes
+
+
 class Bye(Message):
     """No more frames come from me."""
 
@@ -181,8 +229,8 @@ class Digests(Message):
     digests: bytes  # 16 bytes a page
 
 
-FromInitiator = Hello | Setup | Call | Pages | Brk | Recall | Bye | Audit
-FromAcceptor = Welcome | Refused | Fetch | AskBrk | Answer | Failed | Beat | Bye | Digests
+FromInitiator = Hello | Setup | Call | Pages | Brk | State | Recall | Discard | Bye | Audit
+FromAcceptor = Welcome | Refused | Fetch | AskBrk | AskThread | Answer | Failed | Discarded | Beat | Bye | Digests
 AnyMessage = FromInitiator | FromAcceptor
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -217,21 +265,35 @@ def decode(raw: bytes | memoryview) -> AnyMessage:
         _check_call(message)
     elif isinstance(message, Setup):
         _check_setup(message)
-    elif isinstance(message, Answer) and not _REASON.fullmatch(message.reason):
-        raise FrameError(f"an answer whose reason is {message.reason[:40]!r}")
+    elif isinstance(message, Answer):
+        _check_answer(message)
     return message
 
 
 def _check_call(call: Call) -> None:
     frame = call.frame
     places = (frame.back, frame.rsp, frame.set_ip, *frame.longjmps)
-    if len(call.registers) != regs.FORMAT.size or not all(0 <= place < USER_END for place in places):
-        raise FrameError("a call without registers, or with a frame outside of user space")
+    if not all(0 <= place < USER_END for place in places):
+        raise FrameError("a call with a frame outside of user space")
+    _check_threads([call.thread, *call.running, *(call.waiting or [])])
     if not 0 < call.seconds < inf or not 0 <= call.brk <= USER_END:
         raise FrameError(f"a call with {call.seconds} s to run and brk {call.brk:#x}")
     _check_runs(call.delta.unmap)
     _check_areas(call.delta.map)
     _check_areas(call.delta.protect)
+
+
+def _check_answer(answer: Answer) -> None:
+    if not _REASON.fullmatch(answer.reason):
+        raise FrameError(f"an answer whose reason is {answer.reason[:40]!r}")
+    _check_threads(answer.threads)
+
+
+def _check_threads(threads: Sequence[Standing]) -> None:
+    if any(len(thread.registers) != regs.FORMAT.size or not 0 <= thread.mask <= regs.U64 for thread in threads):
+        raise FrameError("a thread without registers or a mask")
+    if len({thread.tid for thread in threads}) != len(threads):
+        raise FrameError("a thread that is named twice")
 
 
 def _check_setup(setup: Setup) -> None:

@@ -8,6 +8,7 @@ Sources: ptrace(2); <linux/ptrace.h>; <linux/elf.h> for NT_X86_XSTATE.
 import ctypes
 import errno
 import os
+import struct
 
 from ptrace import PtraceError
 from ptrace.binding import func as binding
@@ -51,6 +52,7 @@ DEBUG_REGISTERS = 848
 # si_code of a trap (include/uapi/asm-generic/siginfo.h)
 SI_KERNEL = 0x80
 TRAP_HWBKPT = 4
+SIGINFO_NBYTES = 128
 
 
 def request(command: int, tid: int, address: int = 0, data: int = 0) -> int:
@@ -161,6 +163,14 @@ def signal_info(tid: int) -> tuple[int, int, int]:
         int.from_bytes(raw[8:12], "little", signed=True),
         int.from_bytes(raw[16:24], "little"),
     )
+
+
+def has_own_signal(tid: int) -> bool:
+    """Whether a signal waits for this thread alone, blocked ones included."""
+    # struct ptrace_peeksiginfo_args: offset, flags, how many (ptrace(2), PTRACE_PEEKSIGINFO)
+    wanted = ctypes.create_string_buffer(struct.pack("<QIi", 0, 0, 1), 16)
+    found = ctypes.create_string_buffer(SIGINFO_NBYTES)
+    return request(PEEKSIGINFO, tid, ctypes.addressof(wanted), ctypes.addressof(found)) > 0
 
 
 def signal_mask(tid: int) -> int:

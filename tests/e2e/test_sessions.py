@@ -34,19 +34,21 @@ Threads.stop_all = counted
 COUNT_FRAMES = """
 from radium.channel import Channel
 from radium.tracer.session import Session
-send, receive, call = Channel.send, Channel.receive, Session._go_out
+send, receive, leave, come_home = Channel.send, Channel.receive, Session._go_out, Session._come_home
 def counted_send(self, *args):
     found["sent"] = found.get("sent", 0) + 1
     send(self, *args)
 def counted_receive(self):
     found["received"] = found.get("received", 0) + 1
     return receive(self)
-def counted_call(self, *args):
+def counted_leaving(self, *args):
     found["sent"] = found["received"] = 0
-    reason = call(self, *args)
+    leave(self, *args)
+def counted_coming_home(self, *args):
     found["of_the_last_call"] = found["sent"], found["received"]
-    return reason
-Channel.send, Channel.receive, Session._go_out = counted_send, counted_receive, counted_call
+    come_home(self, *args)
+Channel.send, Channel.receive = counted_send, counted_receive
+Session._go_out, Session._come_home = counted_leaving, counted_coming_home
 """
 FOREIGN_KERNEL = """
 from radium.tracer.home import Home

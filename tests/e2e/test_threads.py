@@ -9,18 +9,16 @@ def test_others_go_on_after_a_call(build, work, profile):
     assert split.remote("work_mix") == 10
 
 
-def test_a_call_that_waits_for_another_thread_is_run_at_home(build, work, profile):
-    """A call that waits for another thread waits at home, where that one can wake it, and leaves again."""
+def test_a_call_is_woken_by_another_thread(build, work, profile):
+    """A thread that ran when the call left runs in the mirror too, and posts there what the call waits for."""
     split = work.same([build("threads", library="work"), "waits", 3], profile("work"))
-    assert split.remote("work_wait") == 3
-    assert split.split("work_wait")["went_home"]["syscall:futex"] >= 3
+    assert split.remote("work_wait") == 3 and "syscall:futex" not in split.split("work_wait")["went_home"]
 
 
 def test_threads_call_at_once(build, work, profile):
-    """Several threads reach the split point together; each gets its own result."""
+    """Several threads reach the split point together; each gets its own result, in a call of its own or as part of another."""
     split = work.same([build("threads", library="work"), "concurrent", 15], profile("work"))
-    assert split.remote("work_mix") + split.local("work_mix") == 60
-    assert split.remote("work_mix") > 0
+    assert 0 < split.remote("work_mix") <= 60 and split.local("work_mix") == 0
 
 
 def test_threads_come_and_go(build, work, profile):

@@ -1,0 +1,56 @@
+"""Page-ins: what the mirror's threads miss is fetched from home, and some of what lies behind it (DESIGN.md 5)."""
+
+from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
+from radium.core.pages import Runs, subtract
+from radium.linux import userfaultfd
+from radium.replay.mirror import Mirror
+from radium.replay.outcome import Link
+
+# A first miss brings 64 KiB, each miss where the last one ended doubles that, up to 1 MiB.
+FIRST_WINDOW, LAST_WINDOW = 64 << 10, 1 << 20
+
+
+class PageIns:
+    def __init__(self, mirror: Mirror, link: Link) -> None:
+        self._mirror = mirror
+        self._link = link
+        self._window, self._window_end = FIRST_WINDOW, 0
+
+    def serve(self) -> bool:
+        """Brings what threads wait for. False: home has nothing at one of the places, and its thread waits on."""
+        is_there = True
+        for address in userfaultfd.faults(self._mirror.uffd):
+            page = page_floor(address)
+            if page in self._mirror.held:
+                self._mirror.wake(page)
+            elif not self._link.fetch(page, self._ahead(page)):
+                is_there = False
+        return is_there
+
+    def _ahead(self, page: int) -> int:
+        """Up to where the page-in of `page` would like to go."""
+        self._window = min(self._window * 2, LAST_WINDOW) if page == self._window_end else FIRST_WINDOW
+        area = self._mirror.area_at(page)
+        end = min(page + self._window, area.end if area else page + PAGE_SIZE)
+        missing = self._missing(page, end)
+        self._window_end = missing[0][1] if missing else page + PAGE_SIZE
+        return self._window_end
+
+    def bring(self, start: int, end: int) -> None:
+        """All pages of [start, end) that home has: what the mirror's threads would miss, and what is moved as a whole."""
+        for first, last in self._missing(page_floor(start), page_ceil(end)):
+            while first < last:
+                upto = min(first + LAST_WINDOW, last)
+                self._link.fetch(first, upto)
+                first = upto
+
+    def word(self, address: int, nbytes: int = 8) -> int:
+        """Of the mirror's memory; a page that is missing is brought first: reading it would wait for us.
+
+        Raises RemoteFault.
+        """
+        self.bring(address, address + nbytes)
+        return int.from_bytes(self._mirror.vessel.memory.read(address, nbytes), "little")
+
+    def _missing(self, start: int, end: int) -> Runs:
+        return subtract(subtract([(start, end)], self._mirror.present()), self._mirror.fresh.runs)
