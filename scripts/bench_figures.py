@@ -171,6 +171,22 @@ def parked_threads(bench: Bench) -> Iterator[Figure]:
     )  # fmt: skip
 
 
+def calls_at_once(bench: Bench) -> Iterator[Figure]:
+    """Eight threads of a server with calls away at the same time (`threads = "run"`), against one: wall time per call."""
+    nthreads, ncpus = 8, len(os.sched_getaffinity(0))
+    with bench.c_tracee() as tracee:
+        local = tracee.ask(f"serve {nthreads}")
+        with bench.split(tracee, OWN_SPLITS, 1) as report:
+            tracee.ask(f"serve {nthreads}")
+            alone = [tracee.ask("serve 1")["ns_per_call"] for _ in range(bench.times(3, 1))]
+            together = [tracee.ask(f"serve {nthreads}")["ns_per_call"] for _ in range(bench.times(3, 1))]
+    value, limit = median(together), median(alone) / min(nthreads, ncpus)
+    yield Figure(
+        "calls of 8 threads at once", value / MS, "ms", limit / MS, f"one thread's, on {ncpus} CPUs", value / limit,
+        details={"alone_ns": alone, "together_ns": together, "local": local, "report": report},
+    )  # fmt: skip
+
+
 def bulk_read(bench: Bench) -> Iterator[Figure]:
     """64 MiB that are rewritten before each call and summed by it."""
     count = bench.times(12, 4)
@@ -398,6 +414,7 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "null": null_call,
     "trip": trip_home,
     "parked": parked_threads,
+    "server": calls_at_once,
     "bulk": bulk_read,
     "dgemm": dgemm,
     "unchanged": dgemm_unchanged,

@@ -30,12 +30,9 @@ class Beside:
     def check(self) -> tuple[Runs, Runs]:
         """(changed, lost): what the mirror has and home has written, or mapped anew, since the last check."""
         home = self._tracee.home
-        before = list(home.held.runs)
         home.refresh()
-        remapped = subtract(before, home.held.runs)
         changed, lost = home.written()
-        changed = subtract(changed, self._untouched_kernel_pages(changed))
-        return changed, union(lost, remapped)
+        return subtract(changed, self._untouched_kernel_pages(changed)), lost
 
     # What the kernel writes
 
@@ -66,6 +63,10 @@ class Beside:
         """Other processes write shared mappings, which counts as well."""
         home = self._tracee.home
         self._contended.add(union(union(changed, lost), intersect(home.held.runs, home.shared())))
+
+    def contend(self, runs: Runs) -> None:
+        """The thread whose call leaves writes these as soon as it is back: its stack, and what lies beside its TLS."""
+        self._contended.add(runs)
 
     @property
     def contended(self) -> Runs:

@@ -50,7 +50,8 @@ class Home:
         self.breakpoints = breakpoints
         self.maps = procfs.MapsFile(pid)
         self.held, self.stale = PageSet(), PageSet()
-        self._noticed = PageSet()  # written, and not told yet
+        # What `written` has not told yet: written pages, and pages that were held in mappings that are not there any more.
+        self._noticed, self._remapped = PageSet(), PageSet()
         self.uffd = -1
         self._wanted_tracking = tracking
         self.tracker: dirty.Tracker | None = None
@@ -121,6 +122,7 @@ class Home:
             delta = difference(old, self.layout)
             changed = normalise([*delta.unmap, *((a.start, a.end) for a in delta.map)])
             self.breakpoints.forget_in(changed)
+            self._remapped.add(intersect(self.held.runs, changed))
             self._forget(changed)
             self.tracker.unwatch(changed)
             self._protect(covered(delta.map))
@@ -172,7 +174,7 @@ class Home:
         """The mirror is gone: nothing is held."""
         if self.tracker is not None:
             self._forget(list(self.held.runs))
-        for pages_there in (self.held, self.stale, self._noticed):
+        for pages_there in (self.held, self.stale, self._noticed, self._remapped):
             pages_there.clear()
 
     @contextmanager
@@ -190,16 +192,21 @@ class Home:
         self._forget(runs)
 
     def written(self) -> tuple[Runs, Runs]:
-        """(changed, lost): held pages that were written, and pages of mappings that were replaced unseen, held no more."""
+        """(changed, lost): held pages that were written, and such whose mappings were replaced or went, held no more.
+
+        The layout has been refreshed.
+        """
         assert self.tracker is not None
         shared = intersect(self.held.runs, self.shared())
         changed, lost = self.tracker.written(subtract(self.held.runs, shared))
         if shared and self._shared_tracker is not None:
             changed, lost = (union(*both) for both in zip((changed, lost), self._shared_tracker.written(shared), strict=True))
         changed = subtract(union(changed, self._noticed.runs), lost)
-        self._noticed.clear()
         if lost:
             self._watch_again(lost)
+        lost = union(lost, self._remapped.runs)
+        self._noticed.clear()
+        self._remapped.clear()
         return changed, lost
 
     def _watch_again(self, lost: Runs) -> None:
@@ -227,9 +234,17 @@ class Home:
         for start, end in runs:
             self.tracker.placing_zero(start, end)
             if self.uffd >= 0:
-                # A scan leaves no marker where there is no page table.
-                userfaultfd.write_protect(self.uffd, start, end, True)
+                self._mark(start, end)
         self.hold(runs)
+
+    def _mark(self, start: int, end: int) -> None:
+        """Protects what does not exist: a scan leaves no marker where there is no page table."""
+        try:
+            userfaultfd.write_protect(self.uffd, start, end, True)
+        except FileNotFoundError:
+            # The mapping was replaced by one that looks the same, of which nothing was held.
+            self._protect([(start, end)])
+            userfaultfd.write_protect(self.uffd, start, end, True)
 
     def hold(self, runs: Sequence[Run]) -> None:
         """These pages are on their way to the mirror, or came from it."""

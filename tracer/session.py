@@ -443,13 +443,14 @@ class Session:
         home = self.tracee.home
         if self._generation != self.acceptors.generation:
             self._set_up(call, channel)
+        delta = home.take_delta()
         changed, lost = home.written()
         if call.runs_beside:
             home.watch_shared()
             self.beside.learn(changed, lost)
-        delta = home.take_delta()
         volatile = [] if self._away else home.drop_volatile()
-        drop = union(union(lost, volatile), self.beside.take_refused())
+        followed = normalise([*delta.unmap, *((area.start, area.end) for area in delta.map)])
+        drop = subtract(union(union(lost, volatile), self.beside.take_refused()), followed)
         scratch = home.scratch(call.hinted) if call.split.profile.scratch else []
         wanted = union(call.hinted, self._predict(call))
         wanted = subtract(wanted, intersect(home.stale.runs, scratch))
@@ -470,6 +471,7 @@ class Session:
             return predicted
         regs = call.regs
         own = around([(regs.rsp - PAGE_SIZE, regs.rsp + 8), (regs.fs_base, regs.fs_base + 8)])
+        self.beside.contend(own)
         return union(subtract(predicted, self.beside.contended), own)
 
     def _set_up(self, call: Call, channel: Channel) -> None:
@@ -614,6 +616,7 @@ class Session:
             raise FrameError(f"a page-in of {message.address:#x}-{message.end:#x}")
         wanted = [(message.address, message.end)]
         if call.runs_beside:
+            home.refresh()
             # What is contended comes only if it is touched.
             page = (message.address, message.address + PAGE_SIZE)
             wanted = union([page], subtract(wanted, self.beside.contended))

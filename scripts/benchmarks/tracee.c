@@ -8,6 +8,7 @@
  * loop N       N calls of bench_null, timed together
  * guarded N    N calls of bench_guarded(0), timed together: the profile's guard wants more than 0
  * bulk N       N calls of bench_sum over 64 MiB that are rewritten before each call
+ * serve N      N threads at once, each making SERVED calls of bench_serve on words of its own, timed together
  * spin MS      looks at the clock for so long and lists the moments at which it stood still: [when, ns], monotonic
  * A wrong result ends the program with 1.
  */
@@ -22,6 +23,9 @@
 
 #define BULK_NBYTES (64UL << 20)
 #define BULK_NWORDS (BULK_NBYTES / sizeof(long))
+#define SERVED 25
+#define SERVED_NWORDS 4096
+#define SERVED_ROUNDS 4000
 #define NOTABLE_GAP_NS 50000
 #define GAPS 4096
 
@@ -46,6 +50,16 @@ __attribute__((noipa)) long bench_sum(const long *words, long nbytes)
     for (long i = 0; i < nbytes / (long)sizeof *words; i++)
         sum += words[i];
     return sum;
+}
+
+/* Some tens of milliseconds of work. */
+__attribute__((noipa)) unsigned long bench_serve(unsigned long *words)
+{
+    unsigned long hash = 1;
+    for (int round = 0; round < SERVED_ROUNDS; round++)
+        for (int i = 0; i < SERVED_NWORDS; i++)
+            hash = words[i] = (words[i] ^ hash) * 0x9e3779b97f4a7c15ul + i;
+    return hash;
 }
 
 static long now_ns(void)
@@ -139,6 +153,31 @@ static void bulk_calls(long n)
     free(ns);
 }
 
+static void *serve(void *result)
+{
+    unsigned long *words = aligned_alloc(1 << 12, SERVED_NWORDS * sizeof *words), hash = 0;
+    memset(words, 1, SERVED_NWORDS * sizeof *words);
+    for (int i = 0; i < SERVED; i++)
+        hash ^= bench_serve(words);
+    free(words);
+    *(unsigned long *)result = hash;
+    return NULL;
+}
+
+static void serve_all(long n)
+{
+    pthread_t threads[64];
+    unsigned long results[64];
+    long start = now_ns();
+    for (long i = 0; i < n && i < 64; i++)
+        expect(pthread_create(&threads[i], NULL, serve, &results[i]), 0);
+    for (long i = 0; i < n && i < 64; i++)
+        expect(pthread_join(threads[i], NULL), 0);
+    printf("{\"ns_per_call\": %ld}\n", (now_ns() - start) / (n * SERVED));
+    for (long i = 1; i < n && i < 64; i++)
+        expect(results[i] == results[0], 1);
+}
+
 static void spin(long ms)
 {
     static long gaps[GAPS][2];
@@ -177,6 +216,8 @@ int main(void)
             calls_together(bench_guarded, 0, n);
         else if (!strcmp(what, "bulk"))
             bulk_calls(n);
+        else if (!strcmp(what, "serve"))
+            serve_all(n);
         else if (!strcmp(what, "spin"))
             spin(n);
         else
