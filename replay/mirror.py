@@ -133,9 +133,10 @@ class Mirror:
     def _open_userfaultfd(self) -> None:
         self.uffd = self.vessel.take_descriptor(self._make_userfaultfd())
         self.registered = userfaultfd.MISSING
-        features = 0
+        features = userfaultfd.FEATURE_THREAD_ID
         if self.tracking == "pagemap":
-            features, self.registered = dirty.FEATURES, userfaultfd.MISSING | userfaultfd.WRITE_PROTECT
+            features |= dirty.FEATURES
+            self.registered = userfaultfd.MISSING | userfaultfd.WRITE_PROTECT
         userfaultfd.enable(self.uffd, features)
 
     def _make_userfaultfd(self) -> int:

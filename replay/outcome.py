@@ -3,6 +3,7 @@
 from typing import NamedTuple, Protocol
 
 from radium.core import wire
+from radium.core.pages import Runs
 
 
 class GoHome(Exception):
@@ -23,13 +24,17 @@ class CallFailed(Exception):
 
 
 class Outcome(NamedTuple):
-    """How a call ended here: RETURNED or why it goes home; and all threads of the mirror, standing."""
+    """How a call ended here: RETURNED or why it goes home; and all threads of the mirror, standing.
+
+    brought: pages that came for its sake, roughly.
+    """
 
     call: wire.Call
     reason: str
     tid: int
     threads: list[wire.Standing]
     seconds: float
+    brought: Runs
 
 
 class Link(Protocol):

@@ -1,7 +1,9 @@
 """Page-ins: what the mirror's threads miss is fetched from home, and some of what lies behind it (DESIGN.md 5)."""
 
+from collections.abc import Callable
+
 from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
-from radium.core.pages import Runs, subtract
+from radium.core.pages import Run, Runs, subtract
 from radium.linux import userfaultfd
 from radium.replay.mirror import Mirror
 from radium.replay.outcome import Link
@@ -16,15 +18,20 @@ class PageIns:
         self._link = link
         self._window, self._window_end = FIRST_WINDOW, 0
 
-    def serve(self) -> bool:
-        """Brings what threads wait for. False: home has nothing at one of the places, and its thread waits on."""
+    def serve(self, note: Callable[[int, Run], None]) -> bool:
+        """Brings what threads wait for. False: home has nothing at one of the places, and its thread waits on.
+
+        note: is told for which thread (`own_id`) how much is brought.
+        """
         is_there = True
-        for address in userfaultfd.faults(self._mirror.uffd):
+        for address, own_id in userfaultfd.faults(self._mirror.uffd):
             page = page_floor(address)
             if page in self._mirror.held:
                 self._mirror.wake(page)
-            elif not self._link.fetch(page, self._ahead(page)):
-                is_there = False
+                continue
+            end = self._ahead(page)
+            note(own_id, (page, end))
+            is_there &= self._link.fetch(page, end)
         return is_there
 
     def _ahead(self, page: int) -> int:

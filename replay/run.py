@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from radium.core import futex, wire
 from radium.core.mapping import JOURNALLED, SHARED
+from radium.core.pages import PageSet, Run, union
 from radium.core.regs import Registers
 from radium.core.xstate import OtherCpu
 from radium.errors import JobFailed, RemoteFault
@@ -49,6 +50,8 @@ class Active:
         self.frame = message.frame
         self.tid = message.thread.tid
         self.tids: list[int] = []  # of its threads: its own, and those that came along
+        self.brought = PageSet()
+        self.brought.add(union(wire.runs(message.zero), wire.runs(message.pages)))
         self.started = time.monotonic()
         self.deadline = self.started + message.seconds
 
@@ -111,7 +114,7 @@ class Runner:
         self._waiters_at_home = [Waiter(tid, c.address, c.bitset) for tid, c in calls.items() if c is not None and c.is_wait]
 
     def _take_in(self, standing: wire.Standing, call: Active) -> Thread:
-        thread = self._idle.pop() if self._idle else Thread(self.mirror.vessel.start_thread())
+        thread = self._idle.pop() if self._idle else Thread(*self.mirror.vessel.start_thread())
         self.threads[standing.tid] = thread
         call.tids.append(standing.tid)
         thread.watch([])
@@ -167,9 +170,14 @@ class Runner:
         return LOOK_S if end is None else max(0.0, min(LOOK_S, end - time.monotonic()))
 
     def _serve_faults(self) -> None:
-        if not self.page_ins.serve():
+        if not self.page_ins.serve(self._note_brought):
             # Which thread it is, home finds out: it makes the access again there.
             raise GoHome("fault:SIGBUS", next(iter(self.calls)))
+
+    def _note_brought(self, own_id: int, run: Run) -> None:
+        tid = next((tid for tid, thread in self.threads.items() if thread.own_id == own_id), 0)
+        if tid:
+            self._call_of(tid).brought.add([run])
 
     def _look(self) -> None:
         """Nothing has happened for a while. Raises GoHome."""
@@ -238,7 +246,7 @@ class Runner:
             ready = {fd for fd, _ in self._faults.poll(LOOK_S * 1000)}
             if self._children in ready:
                 os.read(self._children, 128 * 16)
-            if self.mirror.uffd in ready and not self.page_ins.serve():
+            if self.mirror.uffd in ready and not self.page_ins.serve(self._note_brought):
                 raise CallFailed("unsupported:memory")
 
     def _look_for_livelock(self) -> None:
@@ -277,7 +285,7 @@ class Runner:
         except OtherCpu:
             raise CallFailed("refused:registers") from None
         self._dismiss(call)
-        return Outcome(call.message, going.reason, going.tid, standing, time.monotonic() - call.started)
+        return Outcome(call.message, going.reason, going.tid, standing, time.monotonic() - call.started, call.brought.runs)
 
     def _call_of(self, tid: int) -> Active:
         """That the thread belongs to."""

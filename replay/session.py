@@ -207,6 +207,9 @@ class Session:
             stacks, wire.runs(call.scratch) if is_over else [], goes_on=not is_over or len(outcome.threads) > 1
         )
         contended = intersect(self._contended.runs, union(mirror.held.runs, dirty))
+        if runner.calls:
+            # The others go on with what came for them: their threads stand at home, and write nothing there.
+            contended = intersect(contended, outcome.brought)
         if not call.alone:
             # Where this thread goes on at home, others may look at its stack while they are here.
             contended, dead = union(contended, dead), []

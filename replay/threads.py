@@ -14,13 +14,13 @@ RESUME_FLAG = 1 << 16
 
 
 class Thread:
-    """pid: the mirror's; tid and as_seen: those of the tracee's thread that it is.
+    """pid: the mirror's; own_id: the same as the mirror itself sees it; tid and as_seen: the tracee's thread that it is.
 
     status: of a stop that is still to be handled, 0 for none. mask: blocked signals; mask_at_home: until the next commit.
     """
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, pid: int, own_id: int) -> None:
+        self.pid, self.own_id = pid, own_id
         self.tid = self.as_seen = self.mask = self.mask_at_home = 0
         self.is_running = False
         self.status = 0

@@ -147,8 +147,11 @@ class Vessel:
         if os.WSTOPSIG(status) != signal.SIGTRAP or status >> 16 or ptrace.registers(self.pid).rip != rip:
             raise MirrorDied(f"the vessel stopped in an unexpected way (status {status:#x})", where=f"pid {self.pid}")
 
-    def start_thread(self) -> int:
-        """One more thread, stopped before its first instruction; its id. Raises OSError (no more threads are allowed)."""
+    def start_thread(self) -> tuple[int, int]:
+        """One more thread, stopped before its first instruction: its id, and that which it has in its own pid namespace.
+
+        Raises OSError (no more threads are allowed).
+        """
         regs = self.registers.copy()
         regs.rip, regs.rax, regs.orig_rax = self.base + GADGET, NUMBERS["clone"], NO_SYSCALL
         # Without a stack of its own: it is given registers before it runs.
@@ -165,8 +168,7 @@ class Vessel:
         if status >> 8 != signal.SIGTRAP:
             raise MirrorDied(f"the vessel stopped in an unexpected way (status {status:#x})", where=f"pid {self.pid}")
         result = ptrace.registers(self.pid).rax
-        _checked("clone", result - (1 << 64) if result >> 63 else result)
-        return tid
+        return tid, _checked("clone", result - (1 << 64) if result >> 63 else result)
 
     def take_descriptor(self, fd: int) -> int:
         """Moves a descriptor of the vessel's to us."""

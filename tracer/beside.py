@@ -5,8 +5,9 @@ checked whenever something comes home, leaves, or has been away for long; if it 
 discarded and run at home. Pages, and not bytes: a lock that was taken and given back has its old bytes again.
 
 Pages that home's threads write again and again (their stacks, their buffers, what lies beside them) are *contended*: once
-noticed, the mirror drops them whenever a call has come home, so that from then on it has such a page only while a call
-that touched it is away.
+noticed, the mirror drops those that came for a call when that call comes home, so that from then on it has such a page
+only while a call that touched it is away. It may drop whatever it likes then: what comes home is all that has been done
+in the mirror, by the other calls too, and they go on from there.
 """
 
 import hashlib

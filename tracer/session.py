@@ -448,11 +448,16 @@ class Session:
         if call.runs_beside:
             home.watch_shared()
             self.beside.learn(changed, lost)
+        wanted = union(call.hinted, self._predict(call))
+        if call.runs_beside:
+            # Of what home writes while calls are away, the mirror gets only what this one needs.
+            unwanted = subtract(changed, wanted)
+            home.lose(unwanted)
+            changed, lost = subtract(changed, unwanted), union(lost, unwanted)
         volatile = [] if self._away else home.drop_volatile()
         followed = normalise([*delta.unmap, *((area.start, area.end) for area in delta.map)])
         drop = subtract(union(union(lost, volatile), self.beside.take_refused()), followed)
         scratch = home.scratch(call.hinted) if call.split.profile.scratch else []
-        wanted = union(call.hinted, self._predict(call))
         wanted = subtract(wanted, intersect(home.stale.runs, scratch))
         zero, data = home.missing(wanted)
         data = home.readable(data)
@@ -687,7 +692,7 @@ class Session:
     def _discard(self, channel: Channel, changed: Runs, lost: Runs) -> None:
         """What the calls that are away have done is forgotten; they go on at home when the mirror has done so."""
         self.beside.learn(changed, lost)
-        self.beside.refuse_pages(union(changed, lost))
+        self.beside.refuse_pages(union(lost, intersect(self.beside.contended, self.tracee.home.held.runs)))
         self.beside.is_discarding = True
         channel.send(wire.Discard())
 

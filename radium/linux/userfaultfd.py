@@ -16,6 +16,7 @@ from radium.linux.libc import fail, ioctl_function
 
 API = 0xAA
 FEATURE_WP = 1 << 0
+FEATURE_THREAD_ID = 1 << 8
 FEATURE_WP_UNPOPULATED = 1 << 13
 FEATURE_WP_ASYNC = 1 << 15
 MISSING = 1
@@ -26,7 +27,7 @@ O_CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
 # Write-protection without messages (WP_ASYNC) hands out none anyway.
 USER_MODE_ONLY = 1
 EVENT_PAGEFAULT = 0x12
-MESSAGE = struct.Struct("<B7xQQ8x")
+MESSAGE = struct.Struct("<B7xQQI4x")
 
 
 def _iowr(number: int, nbytes: int) -> int:
@@ -98,13 +99,16 @@ def write_protect(fd: int, start: int, end: int, on: bool) -> None:
     _ioctl(fd, _WRITEPROTECT, "UFFDIO_WRITEPROTECT", start, end - start, int(on))
 
 
-def faults(fd: int) -> list[int]:
-    """Addresses of the page faults that wait to be served; empty when there are none."""
+def faults(fd: int) -> list[tuple[int, int]]:
+    """The page faults that wait to be served; empty when there are none: (address, the thread's own idea of its id).
+
+    The second is 0 without FEATURE_THREAD_ID.
+    """
     try:
         raw = os.read(fd, 32 * 64)
     except BlockingIOError:
         return []
-    return [address for event, _flags, address in MESSAGE.iter_unpack(raw) if event == EVENT_PAGEFAULT]
+    return [(address, tid) for event, _, address, tid in MESSAGE.iter_unpack(raw) if event == EVENT_PAGEFAULT]
 
 
 # A write to a protected page costs a fault (0.7 us); from some pages on one call that lifts the protection costs less.
