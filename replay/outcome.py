@@ -26,7 +26,7 @@ class CallFailed(Exception):
 class Outcome(NamedTuple):
     """How a call ended here: RETURNED or why it goes home; and all threads of the mirror, standing.
 
-    brought: pages that came for its sake, roughly.
+    brought: pages that came for its sake while it was here, roughly.
     """
 
     call: wire.Call
@@ -52,8 +52,8 @@ class Link(Protocol):
     def home_brk(self) -> int:
         """The tracee's brk now."""
 
-    def state_of(self, tid: int) -> bytes:
-        """The extended state of a thread that waits at home."""
+    def state_of(self, tid: int) -> wire.State:
+        """Of a thread that waits at home."""
 
     def must_drain(self) -> bool:
         """Whether the acceptor is shutting down and has waited long enough."""

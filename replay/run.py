@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from radium.core import futex, wire
 from radium.core.mapping import JOURNALLED, SHARED
-from radium.core.pages import PageSet, Run, union
+from radium.core.pages import PageSet, Run
 from radium.core.regs import Registers
 from radium.core.xstate import OtherCpu
 from radium.errors import JobFailed, RemoteFault
@@ -51,7 +51,6 @@ class Active:
         self.tid = message.thread.tid
         self.tids: list[int] = []  # of its threads: its own, and those that came along
         self.brought = PageSet()
-        self.brought.add(union(wire.runs(message.zero), wire.runs(message.pages)))
         self.started = time.monotonic()
         self.deadline = self.started + message.seconds
 
@@ -74,7 +73,8 @@ class Runner:
         self._futexes = Futexes()
         self._waiting_at_home: dict[int, wire.Standing] = {}
         self._waiters_at_home: list[Waiter] = []
-        self._idle: list[Thread] = []
+        # By the thread of the tracee's that each was last: most of its state is what it will be given again.
+        self._idle: dict[int, Thread] = {}
         self._children = child_signals()
         self._poll = select.poll()
         for fd in (self._children, mirror.uffd, link.fileno()):
@@ -96,7 +96,6 @@ class Runner:
             self._futexes.wait(waiter)
         try:
             arrived = [self._take_in(standing, active) for standing in (call.thread, *call.running)]
-            arrived[0].watch(active.places)
         except (OSError, OtherCpu):
             # The kernel takes no registers that this CPU cannot have.
             raise CallFailed("refused:registers") from None
@@ -114,12 +113,17 @@ class Runner:
         self._waiters_at_home = [Waiter(tid, c.address, c.bitset) for tid, c in calls.items() if c is not None and c.is_wait]
 
     def _take_in(self, standing: wire.Standing, call: Active) -> Thread:
-        thread = self._idle.pop() if self._idle else Thread(*self.mirror.vessel.start_thread())
+        thread = self._idle_thread(standing.tid) or Thread(*self.mirror.vessel.start_thread())
         self.threads[standing.tid] = thread
         call.tids.append(standing.tid)
-        thread.watch([])
+        thread.watch(call.places if standing.tid == call.tid else [])
         thread.become(standing, self._states)
         return thread
+
+    def _idle_thread(self, tid: int) -> Thread | None:
+        if tid in self._idle or not self._idle:
+            return self._idle.pop(tid, None)
+        return self._idle.popitem()[1]
 
     # Running
 
@@ -296,7 +300,7 @@ class Runner:
         del self.calls[call.tid]
         for tid in call.tids:
             self._futexes.forget(tid)
-            self._idle.append(self.threads.pop(tid))
+            self._idle[tid] = self.threads.pop(tid)
         if call.message.alone:
             self._futexes.clear()
 

@@ -209,7 +209,8 @@ class Session:
         contended = intersect(self._contended.runs, union(mirror.held.runs, dirty))
         if runner.calls:
             # The others go on with what came for them: their threads stand at home, and write nothing there.
-            contended = intersect(contended, outcome.brought)
+            brought = union(outcome.brought, union(wire.runs(call.zero), wire.runs(call.pages)))
+            contended = intersect(contended, brought)
         if not call.alone:
             # Where this thread goes on at home, others may look at its stack while they are here.
             contended, dead = union(contended, dead), []
@@ -286,8 +287,8 @@ class Session:
     def home_brk(self) -> int:
         return self._ask(wire.AskBrk(), wire.Brk)[0].brk
 
-    def state_of(self, tid: int) -> bytes:
-        return self._ask(wire.AskThread(tid), wire.State)[0].xstate
+    def state_of(self, tid: int) -> wire.State:
+        return self._ask(wire.AskThread(tid), wire.State)[0]
 
     def _ask(self, question: wire.Message, kind: type[Reply]) -> tuple[Reply, int]:
         """The answer; what comes before it is kept for later.

@@ -85,9 +85,9 @@ class Thread:
         return wire.Standing(self.tid, self.as_seen, self.mask, regs.pack(), self._xstate)
 
 
-def behind_futex(standing: wire.Standing, xstate: bytes) -> wire.Standing:
+def behind_futex(standing: wire.Standing, state: wire.State) -> wire.Standing:
     """A thread that stood before the futex call that it waited in, woken."""
     regs = Registers.unpack(standing.registers)
     regs.rip, regs.rax = regs.rip + SYSCALL_NBYTES, 0
     regs.rcx, regs.r11 = regs.rip, regs.eflags
-    return wire.Standing(standing.tid, standing.as_seen, standing.mask, regs.pack(), xstate)
+    return wire.Standing(standing.tid, standing.as_seen, state.mask, regs.pack(), state.xstate)

@@ -5,6 +5,7 @@ annex, in the vdso, at a stop that is still to be handled.
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from typing import NamedTuple
 
 from radium.core import futex, wire
@@ -33,31 +34,54 @@ class Group(NamedTuple):
     alone: bool
 
 
-def gather(tracee: Tracee, stay: Collection[int]) -> Group:
-    """All threads are stopped. stay: the threads that are not looked at."""
-    running: list[Member] = []
-    waiting: list[Member] = []
-    alone = True
-    for thread in list(tracee.threads.threads.values()):
-        if thread.tid in stay or not _can_go(tracee, thread):
-            continue
-        try:
-            if _has_taken_signal(tracee, thread):
-                tracee.threads.free(thread.tid)
-            regs = ptrace.registers(thread.tid)
-            if _is_in_syscall(regs):
-                waits = _before_wait(regs)
-                if waits is not None:
-                    waiting.append(Member(tracee.standing(thread.tid, waits, b""), regs))
-                elif regs.orig_rax in _FUTEXES:
-                    alone = False
-            elif _can_run_there(tracee, regs.rip):
-                tracee.threads.free(thread.tid)
-                regs = ptrace.registers(thread.tid)
-                running.append(Member(tracee.standing(thread.tid, regs, ptrace.xstate(thread.tid)), regs))
-        except TraceeGone:
-            continue
-    return Group(running, waiting, alone)
+class Gathering:
+    """Gathers the groups of one tracee's calls. All its threads are stopped."""
+
+    def __init__(self, tracee: Tracee) -> None:
+        self._tracee = tracee
+        # Of threads that waited, by their ids: their registers then. Most wait for many calls.
+        self._waited: dict[int, tuple[bytes, Member]] = {}
+
+    def gather(self, stay: Collection[int]) -> Group:
+        """stay: the threads that are not looked at."""
+        group, threads = Group([], [], alone=True), self._tracee.threads.threads
+        if len(self._waited) > len(threads):
+            self._waited = {tid: waited for tid, waited in self._waited.items() if tid in threads}
+        for thread in list(threads.values()):
+            if thread.tid in stay or not _can_go(self._tracee, thread):
+                continue
+            with suppress(TraceeGone):
+                group = self._add(group, thread.tid)
+        return group
+
+    def _add(self, group: Group, tid: int) -> Group:
+        tracee = self._tracee
+        if _has_taken_signal(tracee, tid):
+            tracee.threads.free(tid)
+        raw = ptrace.raw_registers(tid)
+        waited = self._waited.get(tid)
+        if waited is not None and waited[0] == raw:
+            group.waiting.append(waited[1])
+            return group
+        regs = Registers.unpack(raw)
+        if _is_in_syscall(regs):
+            return self._add_in_syscall(group, tid, raw, regs)
+        if _can_run_there(tracee, regs.rip):
+            tracee.threads.free(tid)
+            regs = ptrace.registers(tid)
+            group.running.append(Member(tracee.standing(tid, regs, ptrace.xstate(tid)), regs))
+        return group
+
+    def _add_in_syscall(self, group: Group, tid: int, raw: bytes, regs: Registers) -> Group:
+        waits = _before_wait(regs)
+        if waits is not None:
+            # How else it stands is asked for when it is woken.
+            member = Member(wire.Standing(tid, self._tracee.as_seen(tid), 0, waits.pack(), b""), regs)
+            self._waited[tid] = raw, member
+            group.waiting.append(member)
+        elif regs.orig_rax in _FUTEXES:
+            return group._replace(alone=False)
+        return group
 
 
 def _can_go(tracee: Tracee, thread: Thread) -> bool:
@@ -67,9 +91,9 @@ def _can_go(tracee: Tracee, thread: Thread) -> bool:
     return all(stop.kind == "quiet" or (stop.kind == "signal" and stop.detail not in GROUP_STOPS) for stop in stops)
 
 
-def _has_taken_signal(tracee: Tracee, thread: Thread) -> bool:
+def _has_taken_signal(tracee: Tracee, tid: int) -> bool:
     """It goes along to where the signal's handler begins."""
-    return any(stop.kind == "signal" and stop.tid == thread.tid for stop in tracee.threads.pending)
+    return any(stop.kind == "signal" and stop.tid == tid for stop in tracee.threads.pending)
 
 
 def _is_in_syscall(regs: Registers) -> bool:

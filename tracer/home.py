@@ -65,6 +65,8 @@ class Home:
         self._untouchable_of: Layout = []
         self._untouchable: Layout = []
         self._scratch: Runs = []
+        self._shared_of: Layout = []
+        self._shared: Runs = []
         self.brk = 0
         self._buffer = memoryview(bytearray(CHUNK))
         self._buffer_at = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
@@ -226,7 +228,9 @@ class Home:
 
     def shared(self) -> Runs:
         """What other processes may write without our seeing."""
-        return covered(a for a in self.layout if a.kind & SHARED)
+        if self._shared_of is not self.layout:
+            self._shared_of, self._shared = self.layout, covered(a for a in self.layout if a.kind & SHARED)
+        return self._shared
 
     def hold_zero(self, runs: Sequence[Run]) -> None:
         """Pages that do not exist at home, and count as zero in the mirror."""

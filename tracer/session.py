@@ -35,7 +35,7 @@ from radium.tracer.beside import Beside
 from radium.tracer.breakpoint import Breakpoint
 from radium.tracer.call import Call
 from radium.tracer.commit import Left
-from radium.tracer.group import Group, gather
+from radium.tracer.group import Gathering, Group
 from radium.tracer.leaving import Leaving
 from radium.tracer.ledger import CommitRecord
 from radium.tracer.nesting import Nesting
@@ -101,6 +101,7 @@ class Session:
         self.call_timeout_s = call_timeout_s
         self.leaving = Leaving()
         self.nesting = Nesting(tracee.threads, tracee.breakpoints)
+        self.gathering = Gathering(tracee)
         self.beside = Beside(tracee)
         self.left = PageSet()
         self.audits = bool(os.environ.get("RADIUM_AUDIT"))
@@ -285,7 +286,7 @@ class Session:
         if call.runs_beside:
             return Group([], [], alone=False)
         away = (other.tid for other in self._away.values())
-        group = gather(self.tracee, {call.tid, *call.left_behind(MOST_PASSES), *away})
+        group = self.gathering.gather({call.tid, *call.left_behind(MOST_PASSES), *away})
         if not self._is_there(call.tid):
             raise TraceeGone("ended as its call was about to leave", where=f"pid {self.tracee.pid}")
         return group
@@ -611,7 +612,7 @@ class Session:
         if tid not in self._left or self._left[tid].xstate:
             raise FrameError(f"a question for a thread that does not wait (tid {tid})")
         self._left[tid] = self._left[tid]._replace(xstate=ptrace.xstate(tid))
-        channel.send(wire.State(tid, self._left[tid].xstate))
+        channel.send(wire.State(tid, ptrace.signal_mask(tid), self._left[tid].xstate))
 
     def _page_in(self, channel: Channel, message: wire.Fetch) -> None:
         """For all calls that are away it counts as one of the first's."""

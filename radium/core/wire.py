@@ -207,9 +207,10 @@ class AskThread(Message):
 
 
 class State(Message):
-    """Answer to AskThread."""
+    """Answer to AskThread: what its Standing left out."""
 
     tid: int
+    mask: int
     xstate: bytes
 
 

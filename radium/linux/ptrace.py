@@ -111,8 +111,13 @@ _registers_at = ctypes.addressof(_registers)
 
 
 def registers(tid: int) -> Registers:
+    return Registers.unpack(raw_registers(tid))
+
+
+def raw_registers(tid: int) -> bytes:
+    """As `Registers.unpack` takes them."""
     request(binding.PTRACE_GETREGS, tid, 0, _registers_at)
-    return Registers(*FORMAT.unpack(_registers))
+    return _registers.raw
 
 
 def set_registers(tid: int, regs: Registers) -> None:
