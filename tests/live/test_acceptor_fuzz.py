@@ -66,15 +66,23 @@ class Conversation:
         stack[RSP % PAGE_SIZE : RSP % PAGE_SIZE + 8] = RETURN.to_bytes(8, "little")
         self.payload = FUNCTION.ljust(PAGE_SIZE, b"\xcc") + bytes(stack)
 
+    def thread(self, tid: int = 1, **changes: object) -> wire.Standing:
+        thread = wire.Standing(tid, tid, 0, self.registers.pack(), self.xstate)
+        return msgspec.structs.replace(thread, **changes)
+
+    def waiter(self, tid: int, address: int) -> wire.Standing:
+        """A thread that waits in a futex, before which it stands."""
+        regs = self.registers.copy()
+        regs.rax, regs.rdi, regs.rsi, regs.rdx, regs.r10 = 202, address, 128, 0, 0
+        return self.thread(tid, registers=regs.pack(), xstate=b"")
+
     def call(self, **changes: object) -> wire.Call:
         values = {
-            "number": 1, "registers": self.registers.pack(), "xstate": self.xstate, "frame": wire.Frame(RETURN, RSP),
-            "delta": LayoutDelta(), "brk": HEAP + 0x2000, "thread": {"gettid": 1}, "drop": b"",
-            "zero": pages.pack([(DATA, DATA + PAGE_SIZE)]), "pages": pages.pack(SENT), "seconds": 5.0,
+            "number": 1, "thread": self.thread(), "frame": wire.Frame(RETURN, RSP), "running": [], "waiting": [], "alone": True,
+            "delta": LayoutDelta(), "brk": HEAP + 0x2000, "drop": b"", "zero": pages.pack([(DATA, DATA + PAGE_SIZE)]),
+            "pages": pages.pack(SENT), "scratch": b"", "contended": b"", "seconds": 5.0,
         }  # fmt: skip
-        known = {name: value for name, value in values.items() if name in wire.Call.__struct_fields__}
-        rest = {name: b"" for name in wire.Call.__struct_fields__ if name not in known}
-        return wire.Call(**{**known, **rest, **changes})  # type: ignore[arg-type]
+        return wire.Call(**{**values, **changes})  # type: ignore[arg-type]
 
     def frames(self) -> bytes:
         call = self.call()
@@ -108,7 +116,7 @@ def good_session(server: Acceptor, conversation: Conversation) -> None:
         assert isinstance(answer, wire.Answer), answer
         data = bytearray(nbytes)
         channel.payload_into(memoryview(data))
-        regs = Registers.unpack(answer.registers)
+        regs = Registers.unpack(answer.threads[0].registers)
         assert (regs.rip, regs.rsp, regs.rax) == (RETURN, RSP + 8, 5 * number)
         assert wire.runs(answer.dirty) == [(DATA, DATA + PAGE_SIZE)] and data[:8] == (5 * number).to_bytes(8, "little")
     channel.send(wire.Bye())
@@ -215,12 +223,12 @@ RUN = pages.pack([(DATA, DATA + PAGE_SIZE)])
 FAR = pages.pack([(0x10000000, 0x10001000)])
 VESSEL = [(0x20000, 0x40000)]
 HOSTILE_CALLS: dict[str, Callable[[Conversation], dict[str, object]]] = {
-    "extended state too long": lambda c: {"xstate": bytes(1 << 20)},
-    "extended state too short": lambda c: {"xstate": b""},
-    "extended state of ones": lambda c: {"xstate": b"\xff" * len(c.xstate)},
-    "no registers": lambda c: {"registers": b""},
-    "registers of ones": lambda c: {"registers": b"\xff" * 216},
-    "registers of zeros": lambda c: {"registers": bytes(216)},
+    "extended state too long": lambda c: {"thread": c.thread(xstate=bytes(1 << 20))},
+    "extended state too short": lambda c: {"thread": c.thread(xstate=b"")},
+    "extended state of ones": lambda c: {"thread": c.thread(xstate=b"\xff" * len(c.xstate))},
+    "no registers": lambda c: {"thread": c.thread(registers=b"")},
+    "registers of ones": lambda c: {"thread": c.thread(registers=b"\xff" * 216)},
+    "registers of zeros": lambda c: {"thread": c.thread(registers=bytes(216))},
     "kernel return address": lambda c: {"frame": wire.Frame(0xFFFFFFFF81000000, RSP)},
     "return address nowhere": lambda c: {"frame": wire.Frame(0x10, RSP)},
     "no time": lambda c: {"seconds": 0.0},
@@ -242,7 +250,15 @@ HOSTILE_CALLS: dict[str, Callable[[Conversation], dict[str, object]]] = {
     "map everything": lambda c: {"delta": LayoutDelta([], [Area(0x1000, USER_END - 0x1000, 3, ANONYMOUS)])},
     "protect nothing": lambda c: {"delta": LayoutDelta([], [], [Area(0x10000000, 0x10001000, 3, ANONYMOUS)])},
     "ranges out of order": lambda c: {"delta": LayoutDelta([(0x5000, 0x6000), (0x1000, 0x2000)])},
-    "huge numbers": lambda c: {"number": (1 << 64) - 1, "thread": {"gettid": -(1 << 63)}},
+    "huge numbers": lambda c: {"number": (1 << 64) - 1, "thread": c.thread((1 << 64) - 1, as_seen=-(1 << 63))},
+    "a thread twice": lambda c: {"running": [c.thread()]},
+    "threads of ones": lambda c: {"running": [c.thread(tid, registers=b"\xff" * 216) for tid in range(2, 9)]},
+    "threads without a state": lambda c: {"running": [c.thread(tid, xstate=b"") for tid in range(2, 9)]},
+    "very many threads": lambda c: {"running": [c.thread(tid) for tid in range(2, 3000)]},
+    "waiters nowhere": lambda c: {"waiting": [c.waiter(tid, 0x10 * tid) for tid in range(2, 99)]},
+    "waiters that wait for nothing": lambda c: {"waiting": [c.thread(tid, xstate=b"") for tid in range(2, 99)]},
+    "contended nowhere": lambda c: {"contended": pages.pack([(0x1000, USER_END)])},
+    "not alone": lambda c: {"alone": False, "running": [c.thread(2)], "waiting": [c.waiter(3, DATA)]},
 }
 
 
@@ -295,6 +311,7 @@ HOSTILE_CODE = {
     "int3": ("cc", {"fault:SIGTRAP"}),
     "halt": ("f4", {"fault:SIGSEGV"}),
     "jump into the vessel": ("b878000200ffe0", {"syscall:131192"}),
+    "wait for nobody": ("48b8ca00000000000000be80000000ba000000004531d2" "0f05c3", {"syscall:futex"}),
     "unmap the vessel": ("b80b000000bf00000200be000002000f05c3", {"syscall:munmap", "returned"}),
     "unmap everything": ("b80b00000031ff48be00f0ffffff7f00000f05c3", {"syscall:munmap"}),
     "32-bit call": ("b801000000cd80c3", {"syscall:i386"}),

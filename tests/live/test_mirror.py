@@ -133,7 +133,7 @@ def make(mirror: Mirror, name: str, *arguments: int) -> int:
 
 
 def end_call(mirror: Mirror, rsp: int = STACK_END - 0x2000) -> tuple[Runs, Runs]:
-    dirty_runs, dead = mirror.collect(rsp, [])
+    dirty_runs, dead = mirror.collect([rsp], [])
     mirror.settle(dirty_runs, dead)
     return dirty_runs, dead
 
@@ -261,7 +261,7 @@ def test_written_pages_come_home(mirror):
     mirror.begin()
     written_by_call(mirror, DATA + PAGE_SIZE, 9)
     written_by_call(mirror, DATA + 6 * PAGE_SIZE - 1, 9)
-    dirty_runs, dead = mirror.collect(registers().rsp, [])
+    dirty_runs, dead = mirror.collect([registers().rsp], [])
     assert dirty_runs == runs_of([DATA + PAGE_SIZE, DATA + 5 * PAGE_SIZE]) and not dead
     assert contents_of(mirror, dirty_runs) == bytes([9]) + filled(1, 2)[1:-1] + bytes([9])
     mirror.settle(dirty_runs, dead)
@@ -296,7 +296,7 @@ def test_scratch_stays(mirror):
     for page in pages_of(at(DATA, 4)):
         written_by_call(mirror, page, 2)
     scratch = at(DATA + 0x1000, 2)
-    dirty_runs, dead = mirror.collect(registers().rsp, scratch)
+    dirty_runs, dead = mirror.collect([registers().rsp], scratch)
     mirror.settle(dirty_runs, dead)
     assert dirty_runs == runs_of([DATA, DATA + 0x3000]) and dead == scratch == mirror.stale.runs
 
@@ -362,7 +362,7 @@ def test_new_memory_comes_home_where_it_was_touched(mirror):
     mirror.begin()
     start = make(mirror, "mmap", 0, 0x10000, 3, PLAIN, NO_FD, 0)
     written_by_call(mirror, start + 0x3000, 1)
-    dirty_runs, _ = mirror.collect(registers().rsp, [])
+    dirty_runs, _ = mirror.collect([registers().rsp], [])
     assert dirty_runs == at(start + 0x3000, 1) and [c.name for c in mirror.journal] == ["mmap"]
     mirror.settle(dirty_runs, [])
     assert mirror.journal == [] and mirror.held.runs == at(start + 0x3000, 1)
@@ -397,7 +397,7 @@ def test_dropped_by_the_call(mirror):
     make(mirror, "madvise", DATA, 0x2000, MADV_DONTNEED)
     assert vm.read(mirror.vessel.pid, DATA, 1) == b"\0"
     written_by_call(mirror, DATA + 0x1000, 5)
-    dirty_runs, dead = mirror.collect(registers().rsp, [])
+    dirty_runs, dead = mirror.collect([registers().rsp], [])
     assert not subtract(at(DATA + 0x1000, 1), dirty_runs) and not subtract(dirty_runs, at(DATA, 2))
     assert contents_of(mirror, at(DATA + 0x1000, 1)) == b"\5" + filled(0)[1:]
     mirror.settle(dirty_runs, dead)
@@ -419,7 +419,7 @@ def test_written_and_then_closed(mirror):
     mirror.begin()
     written_by_call(mirror, DATA, 9)
     make(mirror, "mprotect", DATA, 0x1000, 0)
-    dirty_runs, _ = mirror.collect(registers().rsp, [])
+    dirty_runs, _ = mirror.collect([registers().rsp], [])
     assert dirty_runs == at(DATA, 1) and contents_of(mirror, dirty_runs) == b"\x09" + filled(1)[1:]
 
 
@@ -514,7 +514,7 @@ def test_many_steps(mirror, seed):
             for page in written:
                 vm.write(mirror.vessel.pid, page, filled(value))
             if step == "call":
-                dirty_runs, dead = mirror.collect(registers().rsp, [])
+                dirty_runs, dead = mirror.collect([registers().rsp], [])
                 changed = pages_of(dirty_runs)
                 model.home.update(dict.fromkeys(written, value))
                 assert set(written) <= set(changed) <= model.held and not dead

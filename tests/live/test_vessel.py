@@ -289,3 +289,27 @@ def test_no_harmless_calls_where_misses_of_the_kernel_are_not_served(bare):
     """Where a system call that misses a page would fail, none is made in the mirror."""
     bare.vessel.seal(serves_kernel=False)
     assert is_filtered(bare, bare.run(SYSCALL, rax=NUMBERS["clock_gettime"], rdi=1, rsi=0x20000000), NUMBERS["clock_gettime"])
+
+
+def test_more_threads(sealed):
+    """A sealed vessel can be given threads, which run its code beside each other, and end with it."""
+    # lock inc qword ptr [rdi]; int3
+    sealed.vessel.memory.write(0x10000000, bytes.fromhex("f048ff07") + b"\xcc")
+    threads = [sealed.vessel.start_thread() for _ in range(5)]
+    assert len(set(threads)) == 5 and all(own > 0 for _, own in threads)
+    assert status(sealed.pid)["Threads"] == "6"
+    for tid, _ in threads:
+        regs = sealed.vessel.registers.copy()
+        regs.rip, regs.rdi, regs.orig_rax = 0x10000000, 0x20000000, NO_FD
+        ptrace.set_registers(tid, regs)
+        ptrace.resume(tid)
+    assert [vessel.wait(tid) for tid, _ in threads] == [TRAPPED] * 5
+    assert sealed.vessel.memory.read(0x20000000, 8) == (5).to_bytes(8, "little")
+    sealed.vessel.kill()
+    assert not any(exists(tid) for tid, _ in threads)
+
+
+def test_threads_of_its_own(sealed):
+    """No code of the mirror's makes a thread: only we do."""
+    for name in ("clone", "clone3"):
+        assert is_filtered(sealed, sealed.run(SYSCALL, rax=NUMBERS[name], rdi=0x10F00), NUMBERS[name])

@@ -56,14 +56,22 @@ def registers(**values: int) -> Registers:
 
 ENTRY = registers(orig_rax=NO_SYSCALL)
 FRAME = wire.Frame(RETURN, RSP)
-GOOD = wire.Answer(
-    1, wire.RETURNED, registers(rip=RETURN, rsp=RSP + 8, rax=42).pack(), xstate(), [], BRK, pages.pack(RUNS), b"", 0.5
-)
+OWN, OTHER = 11, 12
+LEFT = {OWN: commit.Left(ENTRY, xstate()), OTHER: commit.Left(ENTRY, xstate())}
 
 
-def check(**changes: object) -> pages.Runs:
-    answer = msgspec.structs.replace(GOOD, **changes)
-    return commit.check(answer, ENTRY, xstate(), LAYOUT, BRK, FRAME)
+def standing(tid: int = OWN, raw: bytes | None = None, state: bytes | None = None) -> wire.Standing:
+    back = registers(rip=RETURN, rsp=RSP + 8, rax=42).pack()
+    return wire.Standing(tid, tid, 0, back if raw is None else raw, xstate() if state is None else state)
+
+
+GOOD = wire.Answer(1, wire.RETURNED, OWN, [standing()], [], BRK, pages.pack(RUNS), b"", b"", 0.5)
+
+
+def check(*, registers: bytes | None = None, xstate: bytes | None = None, **changes: object) -> pages.Runs:
+    """registers, xstate: of the call's own thread."""
+    answer = msgspec.structs.replace(GOOD, **{"threads": [standing(OWN, registers, xstate)], **changes})
+    return commit.check(answer, LEFT, {OWN: FRAME} if answer.reason == wire.RETURNED else {}, LAYOUT, BRK)
 
 
 def returned(**values: int) -> bytes:
@@ -82,11 +90,32 @@ def test_the_function_may_change_its_registers():
     assert check(xstate=xstate(mxcsr=0x1FBF, present=COMPONENTS)) == RUNS
 
 
-@pytest.mark.parametrize("raw", [b"", bytes(215), bytes(217), bytes(8 * 28)])
-def test_registers_of_another_length(raw):
-    """Registers are 27 words."""
-    with pytest.raises(Conflict, match="without registers"):
-        check(registers=raw)
+def test_several_threads():
+    """Each of them goes on where the tracee has code, only the call's own where the call returns to."""
+    inside = registers(rip=0x400100, rsp=RSP - 64).pack()
+    assert check(threads=[standing(), standing(OTHER, inside)]) == RUNS
+    for threads in ([standing(), standing(OTHER, registers(rip=0x600000).pack())], [standing(OWN, inside), standing(OTHER)]):
+        with pytest.raises(Conflict):
+            check(threads=threads)
+
+
+@pytest.mark.parametrize(
+    "threads", [[], [standing(OTHER)], [standing(), standing(99)], [standing(99)]], ids=["none", "another", "one more", "a stranger"]
+)
+def test_threads_that_did_not_leave(threads):
+    """The call's own thread is there, and nobody who did not leave home."""
+    with pytest.raises(Conflict, match="thread"):
+        check(threads=threads)
+
+
+@pytest.mark.parametrize("name", ["cs", "fs_base"])
+def test_other_segments_of_another_thread(name):
+    """What no call may change of its own thread it may not change of others."""
+    inside = registers(**{"rip": 0x400100, name: 0x10}).pack()
+    with pytest.raises(Conflict, match="segments"):
+        check(threads=[standing(), standing(OTHER, inside)])
+    with pytest.raises(Conflict, match="extended state"):
+        check(threads=[standing(), standing(OTHER, registers().pack(), b"")])
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from radium.core.mapping import LayoutCall
 from radium.core.regs import FORMAT, Registers
 from radium.tracer import ledger
-from radium.tracer.ledger import AnnexPlan, Armed, CommitRecord, Ledger, Plan
+from radium.tracer.ledger import AnnexPlan, Armed, CommitRecord, Ledger, Moved, Plan
 
 PLAN = Plan(7, [Armed(0x401000, 0x55)], [AnnexPlan(0x1000, 0x3000, 0x1040, [(0x1200, 0x401001)])], b"action")
 REGISTERS = Registers(*range(27))
-RECORD = CommitRecord(7, bytes(FORMAT.size), b"xstate", [LayoutCall("brk", (1, 2, 3, 4, 5, 6), 9)], b"runs")
+MOVED = Moved(7, bytes(FORMAT.size), 1 << 63, bytes(range(FORMAT.size)), 5, b"xstate")
+RECORD = CommitRecord([MOVED, Moved(8, b"", 0, b"", 0, b"")], [LayoutCall("brk", (1, 2, 3, 4, 5, 6), 9)], b"runs")
 
 
 def test_a_new_ledger_says_nothing():
@@ -77,18 +78,29 @@ def test_borrowed_registers():
 def test_commit_record():
     """A commit is under way between its note and its end, and is kept whole."""
     book = Ledger()
-    for record in (RECORD, CommitRecord(1, b"", b"", [], b""), RECORD):
+    for record in (RECORD, CommitRecord([MOVED], [], b""), RECORD):
         book.note_commit(record)
         assert book.commit() == record
         book.note_committed(0)
         assert book.commit() is None
 
 
+def test_a_commit_begins():
+    """Until a commit has begun its threads are only being parked; the next one begins anew."""
+    book = Ledger()
+    for _ in range(2):
+        book.note_commit(RECORD)
+        assert not book.has_begun
+        book.note_begun()
+        assert book.has_begun and book.commit() == RECORD
+        book.note_committed(0)
+
+
 def test_a_record_that_has_no_place():
     """A commit too large to be noted is not begun."""
     book = Ledger()
     with pytest.raises(ValueError, match="a commit record"):
-        book.note_commit(CommitRecord(1, b"", b"", [], bytes(ledger.COMMIT_ROOM)))
+        book.note_commit(CommitRecord([MOVED], [], bytes(ledger.COMMIT_ROOM)))
     assert book.commit() is None
 
 

@@ -17,11 +17,15 @@ AREA = Area(0x1000, 0x3000, 3, 8, "x:1:2")
 RUNS = pages.pack([(0x1000, 0x3000), (0x5000, 0x6000)])
 DELTA = LayoutDelta([(0x1000, 0x2000)], [AREA], [Area(0x8000, 0x9000, 1, 8)])
 REGISTERS, MM = bytes(FORMAT.size), [0x400000] * wire.NMM
-CALL = wire.Call(7, REGISTERS, b"xs", wire.Frame(0x401000, 0x7FFD0000, 0x7000, [0x8000]), DELTA, 0x600000, {"gettid": 5}, RUNS, b"", RUNS, RUNS, 60.0)
+STANDING, ASLEEP = wire.Standing(11, 3, 1 << 63, REGISTERS, b"xs"), wire.Standing(12, 4, 0, REGISTERS, b"")
+CALL = wire.Call(
+    7, STANDING, wire.Frame(0x401000, 0x7FFD0000, 0x7000, [0x8000]), [], [ASLEEP], True, DELTA, 0x600000, RUNS, b"", RUNS, RUNS,
+    b"", 60.0,
+)  # fmt: skip
 SETUP = wire.Setup(1, [AREA], [Area(0x7000, 0x8000, 5, 0, "[vdso]")], b"\x7fELF", 0x600000, MM, {"getpid": 1}, "auto", True, [])
 ANSWER = wire.Answer(
-    7, "syscall:write", REGISTERS, b"xs", [LayoutCall("mmap", (0, 1, 2, 3, (1 << 64) - 1, 5), 0x1000)], 9, RUNS, RUNS, 0.5
-)
+    7, "syscall:write", 11, [STANDING], [LayoutCall("mmap", (0, 1, 2, 3, (1 << 64) - 1, 5), 0x1000)], 9, RUNS, RUNS, RUNS, 0.5
+)  # fmt: skip
 MESSAGES = [
     wire.Hello(1, "0.1.0", "token", 4096, ["avx2"]),
     wire.Welcome(1, "0.1.0", "6.1", ["pagemap"]),
@@ -36,6 +40,10 @@ MESSAGES = [
     wire.Beat(),
     wire.AskBrk(),
     wire.Brk(0x600000),
+    wire.AskThread(12),
+    wire.State(12, 5, b"xs"),
+    wire.Discard(),
+    wire.Discarded(RUNS),
     wire.Bye("draining"),
     wire.Audit(RUNS),
     wire.Digests(bytes(32)),
@@ -121,10 +129,17 @@ def changed(message: msgspec.Struct, **fields: object) -> wire.AnyMessage:
     return msgspec.structs.replace(message, **fields)  # type: ignore[return-value, type-var]
 
 
+def stands(**fields: object) -> wire.Standing:
+    return msgspec.structs.replace(STANDING, tid=13, **fields)
+
+
 @pytest.mark.parametrize(
     "message",
     [
-        changed(CALL, registers=b""), changed(CALL, registers=REGISTERS + b"x"), changed(CALL, frame=wire.Frame(USER_END, 0)),
+        changed(CALL, thread=stands(registers=b"")), changed(CALL, running=[stands(registers=REGISTERS + b"x")]),
+        changed(CALL, waiting=[stands(mask=-1)]), changed(CALL, running=[STANDING]),
+        changed(CALL, waiting=[ASLEEP, ASLEEP]), changed(ANSWER, threads=[STANDING, STANDING]),
+        changed(ANSWER, threads=[stands(registers=b"")]), changed(CALL, frame=wire.Frame(USER_END, 0)),
         changed(CALL, frame=wire.Frame(-1, 0)), changed(CALL, frame=wire.Frame(0, 0, 0, [USER_END])),
         changed(CALL, seconds=float("nan")), changed(CALL, seconds=float("inf")), changed(ANSWER, reason=""),
         changed(ANSWER, reason="syscall:"), changed(ANSWER, reason="\x1b[2J"), changed(ANSWER, reason="syscall:a b"),
