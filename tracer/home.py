@@ -36,6 +36,7 @@ from radium.errors import RemoteFault
 from radium.linux import pidfd, procfs, userfaultfd, vm
 from radium.linux.pagemap import Pagemap
 from radium.tracer.breakpoint import Breakpoints
+from radium.tracer.mapped_files import MappedFiles
 from radium.tracer.remote_syscall import RemoteSyscalls
 
 CHUNK = 1 << 20
@@ -57,6 +58,7 @@ class Home:
         self.tracker: dirty.Tracker | None = None
         self._shared_tracker: dirty.Tracker | None = None
         self._pagemap = Pagemap(pid)
+        self._files = MappedFiles(pid)
         self._text = b""
         self.mappings: list[Mapping] = []
         self.layout: Layout = []
@@ -216,8 +218,9 @@ class Home:
         self._protect(lost)
 
     def drop_volatile(self) -> Runs:
-        """Held pages that others write without our seeing; they are not held any more."""
-        volatile = intersect(self.held.runs, self.shared())
+        """Held pages that others write without our seeing, or may have written; they are not held any more."""
+        changed = self._files.changed(self.mappings, self.held.runs)
+        volatile = intersect(self.held.runs, pages.union(self.shared(), changed))
         self._forget(volatile)
         return volatile
 
@@ -322,25 +325,17 @@ class Home:
         ]  # fmt: skip
 
     def readable(self, runs: Sequence[Run]) -> Runs:
-        """The pages of the runs that can be read (a file may be shorter than its mapping)."""
-        out: Runs = []
-        for start, end in runs:
-            try:
-                vm.read_runs(self.pid, [(start, start + PAGE_SIZE), (end - PAGE_SIZE, end)], self._buffer_at)
-                out.append((start, end))
-            except RemoteFault:
-                out += self._readable_pages(start, end)
-        return normalise(out)
+        """The pages of the runs that can be read (a file may be shorter than its mapping).
 
-    def _readable_pages(self, start: int, end: int) -> Runs:
-        out = []
-        for page in range(start, end, PAGE_SIZE):
-            try:
-                vm.read_into(self.pid, page, self._buffer_at, PAGE_SIZE)
-            except RemoteFault:
-                continue
-            out.append((page, page + PAGE_SIZE))
-        return out
+        A file's pages are all touched: before, they have no entry in the page table, and could not be protected.
+        """
+        files = covered(area for area in self.layout if not area.kind & ANONYMOUS)
+        ends = [[(start, start + PAGE_SIZE), (end - PAGE_SIZE, end)] for start, end in subtract(runs, files)]
+        out = vm.readable(self.pid, intersect(runs, files), PAGE_SIZE)
+        for first, last in ends:
+            are_there = vm.readable(self.pid, [first, last], PAGE_SIZE) == [first, last]
+            out += [(first[0], last[1])] if are_there else vm.readable(self.pid, [(first[0], last[1])], PAGE_SIZE)
+        return normalise(out)
 
     def contents(self, runs: Sequence[Run]) -> Iterator[memoryview]:
         """The contents of the runs as the program sees them, in pieces; each is overwritten by the next."""

@@ -6,6 +6,7 @@ Ranges are half-open. A page that is not mapped, or not accessible, raises Remot
 import ctypes
 import errno
 import os
+from array import array
 from collections.abc import Sequence
 
 from radium.errors import RemoteFault, TraceeGone
@@ -40,6 +41,8 @@ def _check(done: int, wanted: int, pid: int, address: int) -> None:
 
 _local_one, _remote_one = IoVec(), IoVec()
 _local_one_at, _remote_one_at = ctypes.addressof(_local_one), ctypes.addressof(_remote_one)
+_scratch = ctypes.create_string_buffer(MAX_PIECES)
+_scratch_at = ctypes.addressof(_scratch)
 
 
 def read(pid: int, address: int, nbytes: int) -> bytes:
@@ -63,6 +66,31 @@ def read_runs(pid: int, runs: Sequence[Run], local: int) -> int:
 def write_runs(pid: int, runs: Sequence[Run], local: int) -> int:
     """Writes consecutive bytes from our address `local` to the runs. Returns the bytes written."""
     return _move_runs(_writev, pid, runs, local)
+
+
+def readable(pid: int, runs: Sequence[Run], page_size: int) -> list[Run]:
+    """The pieces of the runs of pages that can be read; each of their pages is there then."""
+    out: list[Run] = []
+    for start, end in runs:
+        while start < end:
+            count = min((end - start) // page_size, MAX_PIECES)
+            done = _touch(pid, start, count, page_size)
+            if done:
+                out.append((start, start + done * page_size))
+            # The page that could not be read is passed over.
+            start += (done if done == count else done + 1) * page_size
+    return out
+
+
+def _touch(pid: int, start: int, count: int, page_size: int) -> int:
+    """Reads a byte of each page, up to the first that cannot be read. How many could."""
+    pieces = array("Q", [1]) * (2 * count)
+    pieces[0::2] = array("Q", range(start, start + count * page_size, page_size))
+    _local_one.base, _local_one.nbytes = _scratch_at, count
+    done = int(_readv(pid, _local_one_at, 1, pieces.buffer_info()[0], count, 0))
+    if done < 0 and ctypes.get_errno() == errno.ESRCH:
+        raise TraceeGone("process has ended", where=f"pid {pid}")
+    return max(done, 0)
 
 
 def _move_runs(function: "ctypes._NamedFuncPointer", pid: int, runs: Sequence[Run], local: int) -> int:

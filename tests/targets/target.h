@@ -25,6 +25,14 @@ static inline void ready(void)
         CHECK(read(0, &go, 1) == 1);
 }
 
+/* Between two rounds: with TARGET_PACE_MS in the environment it takes that long, so that faults have time to come. */
+static inline void pace(void)
+{
+    const char *ms = getenv("TARGET_PACE_MS");
+    if (ms)
+        usleep((useconds_t)atol(ms) * 1000);
+}
+
 static inline int success(void)
 {
     puts("EXIT-SUCCESS");
