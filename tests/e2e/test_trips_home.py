@@ -100,3 +100,43 @@ def test_jump_out_of_a_cut_file(build, work, profile, kind):
 def test_file_changes_under_faults(build, faults, mode, kind):
     """As above, with the acceptor or the link lost at any moment."""
     faults.same([build("truncated", library="truncated"), mode, kind], "truncated", {"unsupported:fault:SIGBUS"})
+
+
+# -- ways out ----------------------------------------------------------------------------------------------------------
+
+
+def same_unless(work, profile, argv, name, reasons):
+    """Quietly: the calls run away, and if not, for those reasons."""
+    split = work.same(argv, profile(name))
+    seen = {reason for entry in split.report["splits"] for reason in entry["local_reasons"]}
+    assert seen <= reasons, seen
+    return split
+
+
+UNWINDING = [
+    ("throw", "unwinding_throw", 6),
+    ("thread", "unwinding_exit_thread", 0),
+    ("cancel", "unwinding_wait", 0),
+    ("compute", "unwinding_compute", 0),
+    ("deferred", "unwinding_compute", 0),
+]
+
+
+@pytest.mark.parametrize(("mode", "name", "remote"), UNWINDING)
+def test_unwinding(build, work, profile, mode, name, remote):
+    split = work.same([build("unwinding", library="unwinding"), mode], profile("unwinding"))
+    print(split.split(name))
+
+
+@pytest.mark.parametrize("mode", ["exit", "at_once"])
+def test_unwinding_exit(build, work, profile, mode):
+    split = work.same([build("unwinding", library="unwinding"), mode], profile("unwinding"))
+    print(split.exit, split.split("unwinding_leave_process"))
+
+
+@pytest.mark.parametrize("mode", ["robust", "inherit", "handed", "timed", "requeue"])
+def test_locks(build, work, profile, mode):
+    split = work.same([build("locks", library="locks"), mode], profile("locks"))
+    for entry in split.report["splits"]:
+        if entry["calls"]["remote"] + entry["calls"]["local"]:
+            print(entry["name"], entry["calls"], entry["local_reasons"], entry["went_home"])
