@@ -220,6 +220,10 @@ class Session:
         except NotPossible as error:
             self._lose(str(error))
             self._bring_home((*calls, *self._away.values()), "refused:seccomp")
+        except TraceeGone:
+            for call in calls:
+                call.split.report.count_local("unsupported:exit")
+            raise
         finally:
             self._resume_all()
 
@@ -379,7 +383,11 @@ class Session:
         regs = ptrace.registers(stop.tid)
         is_behind = stop.kind == "syscall" and bool(stop.detail)
         if call.may_leave(regs, behind_syscall=is_behind):
-            self._leave_again(call, regs)
+            if tracee_signals.deliverable(self.tracee.pid, stop.tid):
+                # Its handler comes before whatever is behind a kill or sigprocmask (POSIX); the call leaves behind that.
+                self.tracee.threads.resume(stop.tid)
+            else:
+                self._leave_again(call, regs)
             return True
         if call.has_ended(regs.rsp):
             self._note_left(call)
