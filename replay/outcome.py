@@ -52,6 +52,9 @@ class Link(Protocol):
     def home_brk(self) -> int:
         """The tracee's brk now."""
 
+    def clock_of(self, tid: int, clock: int) -> tuple[int, int]:
+        """What that clock says to the tracee's thread, in ns, and an errno, 0 for none."""
+
     def state_of(self, tid: int) -> wire.State:
         """Of a thread that waits at home."""
 

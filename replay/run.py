@@ -9,6 +9,7 @@ above the entry's; `_Unwind_SetIP`, and then the landing pad that it is told; lo
 import os
 import select
 import signal
+import struct
 import time
 from collections.abc import Sequence
 
@@ -36,7 +37,7 @@ INT3_NBYTES = 1
 # Instructions, and some: what the vdso's clock functions have.
 LONGEST_VDSO = 4096
 FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
-EAGAIN, ETIMEDOUT = 11, 110
+EAGAIN, EFAULT, ETIMEDOUT = 11, 14, 110
 # rt_sigprocmask(2), <asm-generic/signal.h>
 SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 0, 1, 2
 NEVER_BLOCKED = mask_of([signal.SIGKILL, signal.SIGSTOP])
@@ -380,12 +381,26 @@ class Runner:
         elif name == "sched_yield":
             thread.nyields += 1
             thread.answer(regs, 0)
+        elif name == "clock_gettime":
+            self._tell_clock(thread, regs)
         elif name == "rt_sigprocmask":
             self._block_signals(thread, regs)
         elif name == "futex":
             self._handle_futex(thread, regs)
         else:
             raise GoHome(f"syscall:{name}", thread.tid)
+
+    def _tell_clock(self, thread: Thread, regs: Registers) -> None:
+        """A clock that is not everybody's. It is asked for within the vdso mostly, from where nothing goes home."""
+        (clock,) = struct.unpack("<i", struct.pack("<I", regs.rdi & 0xFFFFFFFF))
+        ns, error = self.link.clock_of(thread.tid, clock)
+        if not error:
+            try:
+                self.page_ins.bring(regs.rsi, regs.rsi + 16)
+                vm.write(thread.pid, regs.rsi, struct.pack("<QQ", *divmod(ns, 1_000_000_000)))
+            except RemoteFault:
+                error = EFAULT
+        thread.answer(regs, -error)
 
     def _block_signals(self, thread: Thread, regs: Registers) -> None:
         """More blocked signals are noted, and come home with the thread; where one is unblocked, it may be waiting at home."""

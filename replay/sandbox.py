@@ -58,7 +58,7 @@ def filter_for(own_addresses: tuple[int, ...], serves_kernel: bool) -> bytes:
     """
     memory = [seccomp.Rule(NUMBERS[name]) for name in ("munmap", "mprotect", "mremap", "madvise", "brk")]
     return seccomp.build(
-        harmless=[NUMBERS[name] for name in syscalls.HARMLESS] if serves_kernel else [],
+        harmless=_harmless() if serves_kernel else [],
         own_addresses=own_addresses,
         own=[
             *memory,
@@ -68,3 +68,8 @@ def filter_for(own_addresses: tuple[int, ...], serves_kernel: bool) -> bytes:
         ],
         otherwise=seccomp.TRACE,
     )
+
+
+def _harmless() -> list[seccomp.Rule]:
+    clocks = [seccomp.Rule(NUMBERS["clock_gettime"], argument=0, value=clock) for clock in syscalls.CLOCKS]
+    return [*clocks, *(seccomp.Rule(NUMBERS[name]) for name in syscalls.HARMLESS if name != "clock_gettime")]

@@ -1,8 +1,8 @@
 """One connection, one mirror: the acceptor's side of a session, in a process of its own.
 
 Hello -> Welcome | Refused      Setup (no answer: a failure answers the first call)      Call -> Answer | Failed
-while calls are here:  Fetch -> Pages, AskBrk -> Brk, AskThread -> State, Beat, Recall,
-                           Discard -> Discarded
+while calls are here:  Fetch -> Pages, AskBrk -> Brk, AskClock -> Clock, AskThread -> State, Beat,
+                           Recall, Discard -> Discarded
 """
 
 import functools
@@ -286,6 +286,10 @@ class Session:
 
     def home_brk(self) -> int:
         return self._ask(wire.AskBrk(), wire.Brk)[0].brk
+
+    def clock_of(self, tid: int, clock: int) -> tuple[int, int]:
+        message, _ = self._ask(wire.AskClock(tid, clock), wire.Clock)
+        return message.ns, message.error
 
     def state_of(self, tid: int) -> wire.State:
         return self._ask(wire.AskThread(tid), wire.State)[0]

@@ -15,12 +15,26 @@ AT_HOME are those of which one might think otherwise.
 """
 
 HARMLESS: dict[str, str] = {
-    "clock_gettime": "a clock has no owner; the vdso answers it mostly",
+    "clock_gettime": "the CLOCKS below have no owner; the vdso answers them mostly",
     "clock_getres": "a property of the clock",
     "gettimeofday": "as clock_gettime",
     "time": "as clock_gettime",
     "getrandom": "randomness has no owner",
     "getcpu": "a hint, stale when it is read",
+}
+
+# Those of <linux/time.h> that every process shares. The others tell the CPU time of the tracee's process or thread: home is
+# asked for it.
+CLOCKS = {
+    0: "CLOCK_REALTIME",
+    1: "CLOCK_MONOTONIC",
+    4: "CLOCK_MONOTONIC_RAW",
+    5: "CLOCK_REALTIME_COARSE",
+    6: "CLOCK_MONOTONIC_COARSE",
+    7: "CLOCK_BOOTTIME",
+    8: "CLOCK_REALTIME_ALARM",
+    9: "CLOCK_BOOTTIME_ALARM",
+    11: "CLOCK_TAI",
 }
 
 ANSWERED: dict[str, str] = {

@@ -29,7 +29,7 @@ from radium.dirty import digest
 from radium.errors import AcceptorLost, Conflict, FrameError, JobFailed, NotPossible, RemoteFault, TraceeGone
 from radium.linux import ptrace, vm
 from radium.linux.signals import name as signal_name
-from radium.tracer import commit, tracee_signals
+from radium.tracer import commit, tracee_clocks, tracee_signals
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.beside import Beside
 from radium.tracer.breakpoint import Breakpoint
@@ -597,6 +597,8 @@ class Session:
             self._page_in(channel, message)
         elif isinstance(message, wire.AskBrk):
             channel.send(wire.Brk(self.tracee.read_brk(next(iter(self._away.values())).tid)))
+        elif isinstance(message, wire.AskClock):
+            self._tell_clock(channel, message)
         elif isinstance(message, wire.AskThread):
             self._tell_state(channel, message.tid)
         elif isinstance(message, wire.Discarded):
@@ -614,6 +616,11 @@ class Session:
         if number not in self._away:
             raise FrameError(f"an answer to call {number}, which is not away")
         return self._away[number]
+
+    def _tell_clock(self, channel: Channel, message: wire.AskClock) -> None:
+        if message.tid not in self.tracee.threads.threads or message.clock.bit_length() > 31:
+            raise FrameError(f"a question for clock {message.clock} of a thread that is not away (tid {message.tid})")
+        channel.send(wire.Clock(*tracee_clocks.read(self.tracee.pid, message.tid, message.clock)))
 
     def _tell_state(self, channel: Channel, tid: int) -> None:
         """A thread that waits at home is woken in the mirror."""

@@ -309,7 +309,7 @@ def _seccomp_trace() -> str:
 
 def _filter_and_call() -> None:
     traced = seccomp.build(
-        harmless=[NUMBERS["exit_group"]],
+        harmless=[seccomp.Rule(NUMBERS["exit_group"])],
         own_addresses=(),
         own=(),
         otherwise=seccomp.TRACE,

@@ -18,8 +18,8 @@ from radium.core.mapping import Area, LayoutCall, LayoutDelta
 from radium.core.xstate import Component
 from radium.errors import FrameError
 
-PROTOCOL = 3
-MAGIC = b"RAD\x03"
+PROTOCOL = 4
+MAGIC = b"RAD\x04"
 HEADER = struct.Struct("<4sIQ")
 # Bounds of a frame: a message holds a layout (60 bytes a mapping, 65,530 mappings at most: vm.max_map_count) or runs.
 MAX_MESSAGE = 64 << 20
@@ -200,6 +200,20 @@ class Brk(Message):
     brk: int
 
 
+class AskClock(Message):
+    """Acceptor: a thread of the call's asks for a clock (clockid_t) that is the tracee's own; what does it say?"""
+
+    tid: int
+    clock: int
+
+
+class Clock(Message):
+    """Answer to AskClock: the time in ns, or an errno."""
+
+    ns: int
+    error: int
+
+
 class AskThread(Message):
     """Acceptor: the call wakes this thread, which waits at home; what is its extended state?"""
 
@@ -230,8 +244,8 @@ class Digests(Message):
     digests: bytes  # 16 bytes a page
 
 
-FromInitiator = Hello | Setup | Call | Pages | Brk | State | Recall | Discard | Bye | Audit
-FromAcceptor = Welcome | Refused | Fetch | AskBrk | AskThread | Answer | Failed | Discarded | Beat | Bye | Digests
+FromInitiator = Hello | Setup | Call | Pages | Brk | Clock | State | Recall | Discard | Bye | Audit
+FromAcceptor = Welcome | Refused | Fetch | AskBrk | AskClock | AskThread | Answer | Failed | Discarded | Beat | Bye | Digests
 AnyMessage = FromInitiator | FromAcceptor
 
 _encode = msgspec.msgpack.Encoder().encode

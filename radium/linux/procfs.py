@@ -24,6 +24,11 @@ def stat_fields(pid: int) -> list[str]:
     return read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()
 
 
+def cpu_time_ns(pid: int, tid: int) -> int:
+    """What the thread has run (Documentation/scheduler/sched-stats.rst)."""
+    return int(read(pid, f"task/{tid}/schedstat").split()[0])
+
+
 def threads(pid: int) -> list[int]:
     try:
         return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))

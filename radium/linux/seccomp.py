@@ -32,7 +32,7 @@ def _return(action: int) -> Instruction:
 
 
 class Rule(NamedTuple):
-    """A call allowed from our own instructions: any, or only when `argument` has the `value` (equal, or all bits set)."""
+    """A call that is allowed: any, or only when `argument` has the `value` (its low half is equal, or has some of the bits)."""
 
     number: int
     argument: int | None = None
@@ -58,7 +58,7 @@ def _allow_rule(rule: Rule) -> list[Instruction]:
     ]
 
 
-def build(*, harmless: Iterable[int], own_addresses: Sequence[int], own: Iterable[Rule], otherwise: int) -> bytes:
+def build(*, harmless: Iterable[Rule], own_addresses: Sequence[int], own: Iterable[Rule], otherwise: int) -> bytes:
     """A filter that allows `harmless` everywhere, and from `own_addresses` (instruction pointers behind `syscall`) also `own`.
 
     Everything else, other architectures included, is answered with `otherwise`.
@@ -66,8 +66,8 @@ def build(*, harmless: Iterable[int], own_addresses: Sequence[int], own: Iterabl
     program: list[Instruction] = [
         _load(_ARCH), (_JUMP_EQUAL, 1, 0, AUDIT_ARCH_X86_64), _return(otherwise), _load(_NR),
     ]  # fmt: skip
-    for number in harmless:
-        program += _allow(number)
+    for rule in harmless:
+        program += _allow_rule(rule)
     own_part = [_load(_NR), *(step for rule in own for step in _allow_rule(rule)), _return(otherwise)]
     for address in own_addresses:
         program += [
