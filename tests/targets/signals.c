@@ -55,7 +55,7 @@ static void handle_info(int number, void (*handler)(int, siginfo_t *, void *))
 static void calls(void)
 {
     for (long i = 0; i < rounds; i++)
-        printf("%ld %016lx\n", i, work_mix(words, WORDS, 200));
+        printf("%ld %016lx\n", i, work_mix(words, WORDS, 200)), pace();
 }
 
 static void timer(int which, int number)
@@ -84,7 +84,7 @@ static void jump(void)
     static volatile uint64_t counter;
     struct itimerval soon = {{0, 0}, {0, 20000}};
     handle(SIGALRM, on_jump, 0);
-    for (volatile long i = 0; i < rounds; i++) {
+    for (volatile long i = 0; i < rounds; i++, pace()) {
         int number = sigsetjmp(back, 1);
         if (!number) {
             setitimer(ITIMER_REAL, &soon, NULL);
@@ -98,7 +98,7 @@ static void segv(void)
 {
     static volatile long before;
     handle_info(SIGSEGV, on_fault);
-    for (volatile long i = 1; i <= rounds; i++) {
+    for (volatile long i = 1; i <= rounds; i++, pace()) {
         int number = sigsetjmp(back, 1);
         if (!number)
             work_poke(&before, (long *)0x1230, i);
@@ -112,7 +112,7 @@ static void repair(void)
     static volatile long before;
     long *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     handle_info(SIGSEGV, on_repairable);
-    for (long i = 1; i <= rounds; i++) {
+    for (long i = 1; i <= rounds; i++, pace()) {
         CHECK(mprotect(page, 4096, PROT_READ) == 0);
         work_poke(&before, page + 5, i);
         printf("before %ld at %ld handled %d\n", before, page[5], (int)handled);
@@ -122,7 +122,7 @@ static void repair(void)
 static void fpe(void)
 {
     handle_info(SIGFPE, on_fault);
-    for (volatile long i = 0; i < rounds; i++) {
+    for (volatile long i = 0; i < rounds; i++, pace()) {
         int number = sigsetjmp(back, 1);
         if (!number)
             printf("quotient %d\n", work_divide((int)i, 0));
@@ -133,7 +133,7 @@ static void fpe(void)
 static void ill(void)
 {
     handle_info(SIGILL, on_fault);
-    for (volatile long i = 0; i < rounds; i++) {
+    for (volatile long i = 0; i < rounds; i++, pace()) {
         int number = sigsetjmp(back, 1);
         if (!number)
             work_illegal();
