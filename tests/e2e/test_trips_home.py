@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from harness import Proxy, assert_same, descendants_named, kill_all, remote_total, split_of
+from harness import Proxy, assert_same, descendants_named, kill_all, poll_until, remote_total, split_of
 
 LOST = {"acceptor-lost", "no-acceptor", "timeout"}
 
@@ -70,7 +70,7 @@ class Faults:
             proxy.close()
 
 
-@pytest.fixture(params=["kills", "cuts"])
+@pytest.fixture(params=["kills", pytest.param("cuts", marks=pytest.mark.slow)])
 def faults(request, work, acceptor, profile):
     return Faults(request.param, work, acceptor, profile)
 
@@ -217,11 +217,49 @@ def test_another_thread_ends_the_program(build, work, profile, mode, status):
     assert split.split("unwinding_leave_process")["calls"] == {"remote": 0, "local": 1}
 
 
+def test_link_cut_among_trips(build, work, acceptor, profile):
+    """A call that prints, throws and catches, with the link cut at random bytes: each line comes once."""
+    Faults("cuts", work, acceptor, profile).same([build("unwinding", library="unwinding"), "throw"], "unwinding", rounds=60)
+
+
 @pytest.mark.parametrize("mode", ["throw", "thread", "cancel", "compute", "deferred"])
 def test_unwinding_under_faults(build, faults, mode):
     """As above, with the acceptor or the link lost at any moment."""
-    reasons = {"unsupported:syscall:clock_nanosleep", "unsupported:signal:32", "unsupported:syscall:write", "syscall:tgkill"}
+    reasons = {"unsupported:syscall:clock_nanosleep", "unsupported:signal:SIG32"}
     faults.same([build("unwinding", library="unwinding"), mode], "unwinding", reasons)
+
+
+# -- recalls, and calls that chat --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "another"])
+def test_acceptor_drains_in_a_long_call(build, work, profile, acceptor, is_alone):
+    """A call that lasts longer than its acceptor waits comes home with what it has done, and goes on with another one."""
+    another = None if is_alone else work.serve()
+    extra = ("--acceptor", another.address) if another else ()
+    program = [build("interrupts", library="interrupts"), "flag", 1]
+    session = work.start_split(program, profile("interrupts"), *extra, acceptor=acceptor)
+    (pid,) = told(session, "waiting 0", "interrupts")
+    poll_until(acceptor.sessions, "the call is away")
+    time.sleep(0.3)  # some way into the call
+    acceptor.running.kill(signal.SIGTERM)
+    assert acceptor.running.wait() == 0
+    if another:
+        poll_until(another.sessions, "the call is away again")
+    os.kill(pid, signal.SIGTERM)
+    split = work.finish(session.running)
+    split.report = session.report()
+    assert split.stdout.count("ended") == 1 and split.stdout.endswith("EXIT-SUCCESS")
+    assert trips(split, "interrupts_compute") == {"drain": 1} | ({} if is_alone else {"signal:SIGTERM": 1})
+    assert split.reasons("interrupts_compute") == ({"refused:draining": 1} if is_alone else {})
+
+
+def test_a_split_that_chats_is_told(build, work, profile):
+    """Without a policy such calls leave each time, and `explain` says that they cannot gain."""
+    split = work.same([build("output", library="output"), 30, 20], profile("output"))
+    assert split.remote("output_lines") == 30
+    story = " ".join(work.radium("explain", work.folder / "report1.json").stdout.split())
+    assert "no acceptor is fast enough" in story and 'policy = "auto"' in story
 
 
 # -- system calls ------------------------------------------------------------------------------------------------------
