@@ -203,8 +203,9 @@ class Home:
         assert self.tracker is not None
         shared = intersect(self.held.runs, self.shared())
         changed, lost = self.tracker.written(subtract(self.held.runs, shared))
-        if shared and self._shared_tracker is not None:
+        if self._shared_tracker is not None:
             changed, lost = (union(*both) for both in zip((changed, lost), self._shared_tracker.written(shared), strict=True))
+            lost = union(lost, intersect(self.held.runs, self._files.changed(self.mappings, self.held.runs)))
         changed = subtract(union(changed, self._noticed.runs), lost)
         if lost:
             self._watch_again(lost)
@@ -225,7 +226,7 @@ class Home:
         return volatile
 
     def watch_shared(self) -> None:
-        """From now on `written` tells of shared mappings, too: other processes write them, so by their contents."""
+        """From now on `written` tells of what others write, too: shared mappings, by their contents, and mapped files."""
         if self._shared_tracker is None:
             self._shared_tracker = dirty.tracker("checksum", self.pid, absent_counts=True)
 

@@ -452,6 +452,7 @@ class Session:
         home = self.tracee.home
         if self._generation != self.acceptors.generation:
             self._set_up(call, channel)
+        # First: what is gone can be neither scanned nor watched.
         delta = home.take_delta()
         changed, lost = home.written()
         if call.runs_beside:
