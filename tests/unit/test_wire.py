@@ -40,6 +40,8 @@ MESSAGES = [
     wire.Beat(),
     wire.AskBrk(),
     wire.Brk(0x600000),
+    wire.AskClock(12, -6),
+    wire.Clock(5, 0),
     wire.AskThread(12),
     wire.State(12, 5, b"xs"),
     wire.Discard(),
