@@ -70,11 +70,11 @@ class Server:
             ready = {fd for fd, _ in poll.poll()}
             if self._signals in ready:
                 self._attend(read_signals(self._signals))
-                if self.draining and self.sock.fileno() >= 0:
-                    poll.unregister(self.sock)
-                    self.sock.close()
             if not self.draining and self.sock.fileno() in ready:
                 self._accept()
+            if self.draining and self.sock.fileno() >= 0:
+                poll.unregister(self.sock)
+                self.sock.close()
 
     def _attend(self, numbers: list[int]) -> None:
         if signal.SIGCHLD in numbers:
@@ -104,14 +104,17 @@ class Server:
             self.say(f"{address[0]}:{address[1]} turned away: {self.options.max_sessions} sessions are running")
             sock.close()
             return
+        self._begin(sock, f"{address[0]}:{address[1]}")
+
+    def _begin(self, sock: socket.socket, peer: str) -> None:
         try:
             pid = os.fork()
         except OSError as error:
-            self.say(f"{address[0]}:{address[1]} turned away: no process for it ({error.strerror})")
+            self.say(f"{peer} turned away: no process for it ({error.strerror})")
             sock.close()
             return
         if pid == 0:
-            self._become_session(sock, f"{address[0]}:{address[1]}")
+            self._become_session(sock, peer)
         sock.close()
         self.sessions.add(pid)
 
@@ -120,6 +123,19 @@ class Server:
         self.sock.close()
         os.close(self._signals)
         run_session(sock, peer, self.options, self.say)
+
+
+class PrivateServer(Server):
+    """Serves one initiator's job: its connections come by SCM_RIGHTS through `sock`, and no more when that closes."""
+
+    def _accept(self) -> None:
+        try:
+            said, passed, _, _ = socket.recv_fds(self.sock, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            said, passed = b"", []
+        self.draining = not said
+        for fd in passed:
+            self._begin(socket.socket(fileno=fd), "initiator")
 
 
 def run_session(sock: socket.socket, peer: str, options: Options, say: Say) -> None:

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import radium
 from radium.channel import Channel
@@ -26,20 +27,76 @@ Say = Callable[[str], None]
 Endpoint = tuple[str, int]
 
 
-class Acceptors:
-    """One connection at a time; `endpoints` are tried in order, none means a private acceptor."""
+class _Private:
+    """An acceptor of this machine for one job: it gets its connections from us, and ends when we do."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], token: str, say: Say) -> None:
+    def __init__(self) -> None:
+        self._control: socket.socket | None = None
+
+    def connect(self) -> Channel:
+        """Raises OSError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._pass(theirs)
+            except OSError:
+                # It has been killed.
+                self._control = None
+                self._pass(theirs)
+        return Channel(ours, "private acceptor")
+
+    def _pass(self, connection: socket.socket) -> None:
+        self._control = self._control or _start_private()
+        socket.send_fds(self._control, [b"."], [connection.fileno()])
+
+
+def _start_private() -> socket.socket:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        os.set_inheritable(theirs.fileno(), True)
+        os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-P", "-m", "radium", "serve", "--connections-fd", str(theirs.fileno())],
+            os.environ,
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
+        )
+    return ours
+
+
+@dataclass
+class _Shared:
+    """What the sessions of a job share. said: what was said last of an acceptor that is not there, until one is."""
+
+    cpu: list[str]
+    used: list[str] = field(default_factory=list)
+    private: _Private = field(default_factory=_Private)
+    said: str = ""
+
+
+class Acceptors:
+    """One session's connection; `endpoints` are tried in order, none means a private acceptor."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], token: str, say: Say, shared: _Shared | None = None) -> None:
+        """shared: what other sessions of the same job have (see `another`)."""
         self.endpoints = list(endpoints)
         self.token = token
         self.say = say
         self.channel: Channel | None = None
-        self.used: list[str] = []
         self.generation = 0
         self._retry_s = RETRY_S
         self._next_try = 0.0
-        self._said = ""
-        self._cpu = cpu.usable(procfs.cpu_flags())
+        self._shared = shared or _Shared(cpu.usable(procfs.cpu_flags()))
+
+    @property
+    def used(self) -> list[str]:
+        """The acceptors that the job's sessions have used, by name."""
+        return self._shared.used
+
+    def another(self) -> "Acceptors":
+        """For one more session; not connected yet."""
+        return Acceptors(self.endpoints, self.token, self.say, self._shared)
 
     # Connecting
 
@@ -58,14 +115,14 @@ class Acceptors:
                 self._slow_down(refused=isinstance(error, (AcceptorRefused, FrameError)))
             else:
                 return True
-        if why != self._said:
+        if why != self._shared.said:
             self.say(f"no acceptor: {why}; calls run at home until there is one")
-            self._said = why
+            self._shared.said = why
         return False
 
     def _ways(self) -> list[tuple[str, Callable[[], Channel]]]:
         if not self.endpoints:
-            return [("private", _start_private)]
+            return [("private", self._shared.private.connect)]
         return [(f"{host}:{port}", functools.partial(_connect, (host, port))) for host, port in self.endpoints]
 
     def _slow_down(self, *, refused: bool) -> None:
@@ -75,15 +132,15 @@ class Acceptors:
 
     def _use(self, name: str, channel: Channel) -> None:
         try:
-            _shake_hands(channel, self.token, self._cpu)
+            _shake_hands(channel, self.token, self._shared.cpu)
         except RadiumError:
             channel.close()
             raise
         self.channel = channel
         self.generation += 1
-        if self._said:
+        if self._shared.said:
             self.say(f"acceptor {name} is used")
-        self._said, self._retry_s = "", RETRY_S
+        self._shared.said, self._retry_s = "", RETRY_S
         if name not in self.used:
             self.used.append(name)
 
@@ -96,7 +153,7 @@ class Acceptors:
         self.channel.close()
         self.channel = None
         self._next_try = time.monotonic() + (0 if is_there else RETRY_S)
-        self._said = why
+        self._shared.said = why
         self.say(f"acceptor lost: {why}; calls run at home until there is one")
 
     def close(self) -> None:
@@ -114,22 +171,6 @@ class Acceptors:
 
 def _connect(endpoint: Endpoint) -> Channel:
     return Channel(socket.create_connection(endpoint, timeout=CONNECT_S), f"acceptor {endpoint[0]}:{endpoint[1]}")
-
-
-def _start_private() -> Channel:
-    """An acceptor of this machine for this session alone; it ends when its connection does."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        os.set_inheritable(theirs.fileno(), True)
-        os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-P", "-m", "radium", "serve", "--session-fd", str(theirs.fileno())],
-            os.environ,
-            setsid=True,
-            setsigmask=[],
-            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
-        )
-    return Channel(ours, "private acceptor")
 
 
 def _shake_hands(channel: Channel, token: str, flags: list[str]) -> None:

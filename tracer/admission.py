@@ -1,6 +1,7 @@
 """Whether a process can be a tracee; each refusal is one line that says why and what to do."""
 
 import os
+import stat
 from pathlib import Path
 
 from radium.errors import NotPossible, TraceeGone, UsageError
@@ -8,6 +9,7 @@ from radium.linux import procfs
 
 # PF_KTHREAD, <linux/sched.h>; the flags are field 9 of /proc/PID/stat.
 _KERNEL_THREAD = 0x00200000
+_AT_SECURE = 23  # getauxval(3)
 _ELF_CLASS_64, _ELF_MACHINE_X86_64 = 2, 62
 
 
@@ -62,6 +64,23 @@ def _check_tracer(pid: int, status: dict[str, str], where: str) -> None:
         raise NotPossible(
             f"is traced already, by {name} (pid {tracer})", where=where, advice=f"end that first: kill {tracer}"
         )
+
+
+def why_let_go(pid: int) -> str:
+    """Why a program that has just been executed is not to be touched; "" if it may be. Raises TraceeGone.
+
+    execve(2): whose tracer has no rights over it runs a set-user-ID program without its owner's rights.
+    """
+    if procfs.auxiliary_vector(pid).get(_AT_SECURE):
+        return "it runs with rights that its caller has not (setuid, setgid or capabilities)"
+    try:
+        status = os.stat(f"/proc/{pid}/exe")
+        is_owner = int(procfs.status(pid)["Uid"].split()[1]) == status.st_uid
+    except OSError:
+        return "its file may not be read"
+    if status.st_mode & stat.S_ISUID and not is_owner:
+        return "it is setuid, and has not got its owner's rights because radium is not root; use sudo radium, or --follow no"
+    return ""
 
 
 def check_program(pid: int) -> None:

@@ -23,6 +23,7 @@ Sources: System V psABI 3.2 (registers at a handler's entry), arch/x86/include/u
 (saved rip at 168), arch/x86/include/asm/signal.h (struct sigaction), rt_sigaction(2), rt_tgsigqueueinfo(2).
 """
 
+import copy
 import struct
 from typing import NamedTuple
 
@@ -191,6 +192,13 @@ class Annex:
         self._pending: list[tuple[int, bytes]] = []
         data = _DATA.pack(old_handler, nbytes, 1 << (SIGTRAP - 1))
         self._put(base, data.ljust(_CODE_OFFSET, b"\0") + _CODE)
+
+    def copy(self) -> "Annex":
+        """The same annex in the memory of a forked child."""
+        out = copy.copy(self)
+        out._slots, out._current = list(self._slots), dict(self._current)
+        out._image, out._pending = bytearray(self._image), list(self._pending)
+        return out
 
     def chain_to(self, old_handler: int, old_flags: int) -> None:
         """What is not radium's goes there; before, the annex knows of no handler but the default."""

@@ -8,7 +8,7 @@ Invariant: the ledger names a breakpoint before its int3 is written, and forgets
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from radium.core.addr import PAGE_SIZE, USER_END
 from radium.core.mapping import Mapping
@@ -75,6 +75,18 @@ class Breakpoints:
         self._unblocked: dict[int, int] = {}
         self._opening: list[int] | None = None
 
+    def copy_for(self, threads: Threads, remote: RemoteSyscalls | None, ledger: Ledger, forked_by: int) -> "Breakpoints":
+        """Those of a child that a thread of this tracee has forked: it has all of them in its memory already."""
+        copy = Breakpoints(threads, remote, ledger)
+        copy.annexes = [annex.copy() for annex in self.annexes]
+        copy._points = {entry: replace(point) for entry, point in self._points.items()}
+        copy._outside, copy._old_action = self._outside, self._old_action
+        if forked_by in self._unblocked:
+            copy._unblocked = {threads.pid: self._unblocked[forked_by]}
+        threads.entries.update(copy._points)
+        copy._note()
+        return copy
+
     def at(self, entry: int) -> Breakpoint | None:
         return self._points.get(entry)
 
@@ -98,7 +110,7 @@ class Breakpoints:
                 refused[entry] = str(error)
         self._write_annexes()
         self._points.update((point.entry, point) for point in points)
-        self.threads.statuses.entries.update(self._points)
+        self.threads.entries.update(self._points)
         self._note()
         for point in points:
             self.memory.write(point.entry, bytes([INT3]))
@@ -226,7 +238,7 @@ class Breakpoints:
         """These breakpoints went with the memory that they were in."""
         for entry in entries:
             self._points.pop(entry, None)
-        self.threads.statuses.entries.difference_update(entries)
+        self.threads.entries.difference_update(entries)
         self._note()
 
     def forget_in(self, runs: Sequence[Run]) -> None:

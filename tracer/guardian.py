@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import msgspec
 
-from radium.errors import RadiumError, TraceeGone
+from radium.errors import NotPossible, RadiumError, TraceeGone
 from radium.linux import ptrace, vm
 from radium.tracer import commit
 from radium.tracer.ledger import CommitRecord, Ledger, Plan
@@ -90,10 +90,13 @@ def put_right(ledger: Ledger) -> None:
     plan = ledger.plan()
     if plan is None:
         return
-    for pid in (ledger.child(), plan.pid):
-        if pid:
-            with suppress(TraceeGone):
-                _put_right(Threads(pid, options=_OPTIONS), plan, ledger)
+    child = ledger.child()
+    if child:
+        # Perhaps it has a guardian of its own by now, which has been quicker.
+        with suppress(TraceeGone, NotPossible):
+            _put_right(Threads(child, options=_OPTIONS), plan, ledger)
+    with suppress(TraceeGone):
+        _put_right(Threads(plan.pid, options=_OPTIONS), plan, ledger)
 
 
 def _finish(record: CommitRecord, threads: Threads, plan: Plan, ledger: Ledger) -> None:
@@ -113,7 +116,7 @@ def _still_parked(record: CommitRecord, threads: Threads, plan: Plan) -> CommitR
 
 
 def _put_right(threads: Threads, plan: Plan, ledger: Ledger) -> None:
-    threads.statuses.entries = {point.address for point in plan.armed}
+    threads.entries = {point.address for point in plan.armed}
     threads.seize()
     leave_handlers(threads, plan)
     record, borrowed = ledger.commit(), ledger.borrowed()

@@ -1,206 +1,151 @@
-"""What `radium attach` and `radium run` do: one process, from its first stop to its detach or end.
+"""What `radium attach` and `radium run` do: a process and its children, until that one has ended or we are told to leave.
 
-The loop here hands out stops: split calls to the session, signals back to the program, the dynamic linker's news to the
-resolver, children and new programs on their way.
+One loop gives each process that is followed its turn: it handles one stop, and none of them waits for another's call. The
+job ends with its main process; children that outlive it are left as they were found.
 """
 
 import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
-from radium.core.mapping import Mapping
-from radium.core.regs import Registers
-from radium.errors import NotPossible, RadiumError, TraceeGone
-from radium.linux import procfs, ptrace, vm
+from radium.errors import JobFailed, NotPossible, RadiumError
+from radium.linux import ptrace
 from radium.live import Console
 from radium.profiles.schema import Profile
-from radium.report import ProcessReport, Report
-from radium.tracer import leaving
+from radium.report import Report
 from radium.tracer.acceptors import Acceptors
-from radium.tracer.admission import admit, check_program
-from radium.tracer.guardian import Guardian
-from radium.tracer.ledger import Ledger, Plan
-from radium.tracer.loader import loader_trap
-from radium.tracer.resolve import Resolver, SplitPoint
-from radium.tracer.session import LOOK_S, PagesLeft, Session
-from radium.tracer.split import Split
-from radium.tracer.stops import OPTIONS, Stop, Threads, exit_code
-from radium.tracer.tracee import Tracee
+from radium.tracer.admission import admit
+from radium.tracer.process import GONE, Common, Options, Process
+from radium.tracer.session import LOOK_S, PagesLeft
+from radium.tracer.stops import OPTIONS, Threads, exit_code
 from radium.tracer.wakeups import Wakeups
-from radium.tracer.withdraw import let_go, withdraw
 
 IDLE_S = 0.25
-# ESRCH, from ptrace and from the other system calls that reach into the tracee.
-GONE = (TraceeGone, ProcessLookupError)
+# Processes that stop all the time leave no time to wait: so often what else there is has its turn.
+TURN_S = 0.002
 
-
-@dataclass(frozen=True)
-class Options:
-    call_timeout_s: float = 600.0
-    tracking: str = "auto"
+__all__ = ["Job", "Options"]
 
 
 class Job:
+    """main: the process that the command is about, from the moment at which there is one."""
+
     def __init__(
         self, profiles: Sequence[Profile], acceptors: Acceptors, report: Report, console: Console, wakeups: Wakeups,
         options: Options,
     ) -> None:  # fmt: skip
-        self.profiles = profiles
         self.acceptors = acceptors
         self.report = report
         self.console = console
         self.wakeups = wakeups
-        self.options = options
-        self.splits: dict[int, Split] = {}
-        self.status: int | None = None
+        self.common = Common(profiles, report, self._say_once, wakeups, options)
+        self.main: Process | None = None
         self.update: Callable[[], None] = lambda: None
-        self.threads: Threads  # from the moment at which there is a process
-        self.has_begun = False
-        self.tracee: Tracee | None = None
-        self.session: Session | None = None
-        self.notices: list[int] = []
-        self.resolvers: set[int] = set()
-        self.choices: dict[int, int] = {}
-        self.has_split = False
-        self.pages_left: list[PagesLeft] = []
         self._said: set[str] = set()
         self._poll = select.poll()
         self._poll.register(wakeups.fd, select.POLLIN)
+        self._next_turn = 0.0
+
+    @property
+    def status(self) -> int | None:
+        """The wait status of the main process; None when it lives."""
+        return self.main.status if self.main is not None else None
+
+    @property
+    def pages_left(self) -> list[PagesLeft]:
+        return self.common.pages_left
 
     # The two ways in
 
     def attach(self, pid: int) -> None:
         """Until the tracee ends, or we are told to leave it. Raises NotPossible, UsageError."""
         admit(pid)
-        self._resolve(pid)
-        self._require_something()
-        self.acceptors.try_connect()
-        self._guard()
-        self.threads, self.has_begun = Threads(pid), True
+        self._say_what_is_left_out()
+        main = Process(self.common, Threads(pid, self.common.statuses), self.acceptors)
+        try:
+            main.resolve()
+            if not main.can_split:
+                raise NotPossible(
+                    f"none of the profile's functions can be split here: {main.why_nothing()}",
+                    where=f"pid {pid}",
+                    advice="see which libraries it has mapped in /proc/PID/maps",
+                )
+            self.acceptors.try_connect()
+        except BaseException:
+            main.guardian.dismiss()
+            raise
+        self.main = main
         with self._leaving_on_error():
-            self._seize()
+            self._seize(main)
             self._loop()
 
-    def _seize(self) -> None:
+    def _seize(self, main: Process) -> None:
         """All threads, and what there is to arm. A tracee that ends or execs meanwhile is the loop's business."""
         try:
-            self.threads.seize()
-            if self.threads.is_over:
+            main.threads.seize()
+            if main.threads.is_over:
                 return
-            self._enter()
+            main.enter()
         except GONE:
             return
         finally:
-            self.threads.resume_all()
+            main.threads.resume_all()
         self.wakeups.start_clock()
-        self.console.event(f"attached to PID {self.threads.pid}: {len(self.splits)} split points")
+        self.console.event(f"attached to PID {main.pid}: {len(main.splits)} split points")
 
     def run(self, command: Sequence[str]) -> int:
         """Starts the program; its exit code as a shell tells it. Raises NotPossible, UsageError."""
+        self._say_what_is_left_out()
         self.acceptors.try_connect()
-        self._guard()
         pid = start(command)
-        self.report.processes.append(ProcessReport(pid, None))
-        self.threads, self.has_begun = Threads(pid), True
-        self.threads.adopt(pid)
+        self.common.statuses.awaited.add(pid)
+        threads = Threads(pid, self.common.statuses)
+        threads.adopt(pid)
+        main = self.main = Process(self.common, threads, self.acceptors)
         with self._leaving_on_error():
             self._loop()
-        if not self.has_split:
-            self._say_once(f"no call could be split: {self._why_nothing()}")
+        if not self.common.has_split:
+            self._say_once(f"no call could be split: {main.why_nothing()}")
         return exit_code(self.status if self.status is not None else 0)
+
+    def await_program(self) -> int:
+        """The exit code of a program that was started by `run` and left; it is told what we are told."""
+        assert self.main is not None
+        pid, statuses = self.main.pid, self.common.statuses
+        while pid not in statuses.ends:
+            for number in self.wakeups.take_received():
+                os.kill(pid, number)
+            self._poll.poll(IDLE_S * 1000)
+            self.wakeups.read()
+            while statuses.collect():
+                pass
+        return exit_code(statuses.ends[pid])
 
     @contextmanager
     def _leaving_on_error(self) -> Iterator[None]:
-        """Whatever goes wrong in radium, the tracee is left as it was found."""
+        """Whatever goes wrong in radium, all tracees are left as they were found."""
         try:
             yield
         except BaseException:
-            if self.status is None:
-                with suppress(*GONE):
-                    self._leave()
+            for process in reversed(self.common.processes):
+                with suppress(*GONE, RadiumError, JobFailed, OSError):
+                    self._leave_at_last(process)
             raise
 
-    # Entering a program
-
-    def _guard(self) -> None:
-        """The guardian must be there before the first change."""
-        self.ledger = Ledger()
-        self.guardian = Guardian(self.ledger)
-
-    def _resolve(self, pid: int) -> None:
-        self._say_what_is_left_out()
-        self.resolver = Resolver(pid)
-        self.points, self.unresolved = self.resolver.resolve([s for p in self.profiles for s in p.splits])
-        # Here, because reading libc's symbols takes milliseconds, in which the threads need not stand.
-        self.leaving = leaving.find(self.resolver.objects())
-
-    def _require_something(self) -> None:
-        if not self.points and not self.resolver.undecided:
-            raise NotPossible(
-                f"none of the profile's functions can be split here: {self._why_nothing()}",
-                where=f"pid {self.resolver.pid}",
-                advice="see which libraries it has mapped in /proc/PID/maps",
-            )
-
-    def _why_nothing(self) -> str:
-        return "; ".join(dict.fromkeys(why.why for why in self.unresolved[:3])) or "no profile names any"
-
-    def _enter(self) -> None:
-        """All threads are stopped: breakpoints at what has been resolved, and at the dynamic linker's notice."""
-        self.tracee = Tracee(self.threads, self.ledger, self.guardian, self.options.tracking)
-        self.session = Session(self.tracee, self.acceptors, self.wakeups, self.options.call_timeout_s)
-        self.splits = {}
-        self.session.leaving = self.leaving
-        self.notices = loader_trap(self.resolver.objects(), procfs.auxiliary_vector(self.threads.pid))
-        if self.tracee.remote is None:
-            self._say_once("its seccomp filter may refuse our system calls: writes are found by checksums")
-        self._arm(self.points)
-        refused = self.tracee.breakpoints.arm(self.notices, self._mappings())
-        for why in refused.values():
-            self._say_once(f"libraries that are loaded later are not noticed: {why}")
-        self._watch_resolvers()
-
-    def _mappings(self) -> list[Mapping]:
-        assert self.tracee is not None
-        self.tracee.home.refresh()
-        return self.tracee.home.mappings
-
-    def _arm(self, points: Sequence[SplitPoint]) -> None:
-        assert self.tracee is not None
-        usable = [point for point in points if self._is_possible(point)]
-        refused = self.tracee.breakpoints.arm([point.address for point in usable], self._mappings())
-        for point in usable:
-            if point.address in refused:
-                self._say_once(f"{point.name} cannot be split: {refused[point.address]}")
-                continue
-            report = self.report.split(point.name, point.split.stance, "breakpoint")
-            self.splits[point.address] = Split(point, report, self._read_memory)
-            self.has_split = True
-
-    def _watch_resolvers(self) -> None:
-        """An indirect function is split from the moment at which its resolver has chosen an implementation."""
-        assert self.tracee is not None
-        self.resolvers = set(self.resolver.undecided)
-        self.tracee.breakpoints.arm(sorted(self.resolvers), self._mappings())
+    def _leave_at_last(self, process: Process) -> None:
+        while not process.is_over and not process.leave():
+            if not process.advance():
+                self._idle(IDLE_S)
 
     def _say_what_is_left_out(self) -> None:
-        for profile in self.profiles:
+        for profile in self.common.profiles:
             for split in profile.splits:
                 if split.python:
                     self._say_once(f"{split.where}: Python splits are not in this version")
-
-    def _is_possible(self, point: SplitPoint) -> bool:
-        stance = point.split.stance
-        if stance != "mirror":
-            self._say_once(f'{point.name} is not split: stance = "{stance}" is not in this version; its calls stay local')
-        return stance == "mirror"
-
-    def _read_memory(self, address: int, nbytes: int) -> bytes:
-        return vm.read(self.threads.pid, address, nbytes)
 
     def _say_once(self, text: str) -> None:
         if text not in self._said:
@@ -211,210 +156,80 @@ class Job:
     # The loop
 
     def _loop(self) -> None:
-        is_headless = False
-        while self.status is None:
-            try:
-                if is_headless or (self.wakeups.wants_end and not self._is_away):
-                    self._leave()
-                    return
-                self._advance()
-            except GONE:
-                # Its end is on the way, or what it has become by an exec.
-                self.threads.look()
-                is_headless = self.threads.is_headless
-                if is_headless:
-                    self._say_once("its main thread has ended before the others: they go on without us")
-                elif not self.threads.pending:
-                    self._idle()
+        processes = self.common.processes
+        while processes:
+            if not self._give_turns():
+                self._idle(self._longest_s())
+            elif time.monotonic() >= self._next_turn:
+                self._idle(0.0)
+            processes[:] = [process for process in processes if not process.is_over]
+            if self.status is not None:
+                self.wakeups.ask_end()
 
-    @property
-    def _is_away(self) -> bool:
-        return self.session is not None and self.session.is_away
+    def _longest_s(self) -> float:
+        """How long a wait may be."""
+        is_away = any(process.is_away for process in self.common.processes)
+        return LOOK_S if is_away else IDLE_S
 
-    def _advance(self) -> None:
-        """Handles one stop, or waits for one."""
-        stands = self.session is not None and self.session.stands
-        stop = self.threads.next_end() if stands else self.threads.next()
-        if stop is None:
-            self._idle()
-        else:
-            self._handle(stop)
-            self.update()
+    def _give_turns(self) -> bool:
+        """Each process handles one stop, if it has one; whether there was any."""
+        has_moved = self.common.statuses.collect()
+        for process in list(self.common.processes):
+            if self._is_to_be_left(process):
+                has_moved = self._leave(process) or has_moved
+            elif process.has_news and not process.is_over and process.advance():
+                has_moved = True
+                self.update()
+        return has_moved
 
-    def _idle(self) -> None:
-        poll = self._poll
-        channel = self.acceptors.channel
-        if channel is None:
-            self.acceptors.try_connect()
-            channel = self.acceptors.channel
-        if channel is not None:
-            poll.register(channel.fileno(), select.POLLIN)
-        longest = LOOK_S if self._is_away else IDLE_S
-        ready = [fd for fd, _ in poll.poll(self.wakeups.timeout_s(longest) * 1000)]
-        if channel is not None:
-            poll.unregister(channel.fileno())
-            if channel.fileno() in ready:
-                self._heard()
+    def _is_to_be_left(self, process: Process) -> bool:
+        """The main process is left last: its end is then told to nobody but us."""
+        if process.is_headless:
+            return True
+        is_last = process is not self.main or len(self.common.processes) == 1
+        return is_last and self.wakeups.wants_end and not process.is_away
+
+    def _leave(self, process: Process) -> bool:
+        try:
+            return process.leave() or process.advance()
+        except GONE:
+            process.threads.look()
+            return process.advance()
+
+    def _idle(self, longest_s: float) -> None:
+        """Waits until something happens; hears what acceptors say."""
+        poll, channels = self._poll, self._channels()
+        for fd in channels:
+            poll.register(fd, select.POLLIN)
+        ready = [fd for fd, _ in poll.poll(self.wakeups.timeout_s(longest_s) * 1000)]
+        for fd in channels:
+            poll.unregister(fd)
+        for fd in ready:
+            if fd in channels:
+                self._hear(channels[fd])
         if self.wakeups.fd in ready:
             self.wakeups.read()
-        if self.session is not None:
-            self.session.look()
+        for process in self.common.processes:
+            process.look()
+        self._next_turn = time.monotonic() + TURN_S
         self.update()
 
-    def _heard(self) -> None:
-        if self.session is not None:
-            self.session.on_message()
-        else:
-            self.acceptors.lose("it ends the session")
+    def _channels(self) -> dict[int, Process]:
+        """By descriptor. What was connected once, or is the main process's, is connected again."""
+        out = {}
+        for process in self.common.processes:
+            acceptors = process.acceptors
+            if acceptors.channel is None and (process is self.main or acceptors.generation):
+                acceptors.try_connect()
+            if acceptors.channel is not None:
+                out[acceptors.channel.fileno()] = process
+        return out
 
-    # Stops
-
-    def _handle(self, stop: Stop) -> None:
-        if self.session is not None and self.session.on_home_stop(stop):
-            return
-        if stop.kind == "trap":
-            self._on_trap(stop)
-        elif stop.kind == "signal":
-            if self.tracee is not None:
-                self.tracee.breakpoints.leave_copy(stop.tid)
-            self.threads.resume(stop.tid, stop.detail)
-        elif stop.kind == "fork":
-            self._let_go(stop.detail)
-            self.threads.resume(stop.tid)
-        elif stop.kind == "exec":
-            self._on_exec(stop.tid)
-        elif stop.kind == "exit":
-            self._on_exit(stop.detail)
-        else:
-            self.threads.resume(stop.tid)
-
-    def _on_trap(self, stop: Stop) -> None:
-        entry = stop.detail
-        point = self.tracee.breakpoints.at(entry) if self.tracee else None
-        if point is None or self.tracee is None or self.session is None:
-            # It has been withdrawn meanwhile, and the thread stands before it.
-            self.threads.resume(stop.tid)
-            return
-        self.tracee.breakpoints.keep_handler([stop.tid])
-        regs = ptrace.registers(stop.tid)
-        if entry in self.splits and not self._is_guest(stop.tid):
-            self.session.on_trap(stop, point, self.splits[entry], regs)
-        elif entry in self.session.nesting.returns:
-            self.session.on_return(stop, point, regs)
-        else:
-            seen = regs.copy()
-            self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
-            self._on_news(entry, seen)
-            self.threads.resume(stop.tid)
-
-    def _on_news(self, entry: int, regs: Registers) -> None:
-        """The dynamic linker is at work; `regs` are those at the trap."""
-        if entry in self.resolvers:
-            self._await_choice(entry, int.from_bytes(self._read_memory(regs.rsp, 8), "little"))
-            return
-        if entry in self.choices:
-            self.resolver.note_choice(self.choices.pop(entry), regs.rax)
-        self._on_notice()
-
-    def _await_choice(self, resolver: int, back: int) -> None:
-        """A resolver function begins: what it returns is seen where it returns to."""
-        assert self.tracee is not None
-        self.choices[back] = resolver
-        self.threads.stop_all()
-        self.tracee.breakpoints.arm([back], self._mappings())
-        self.threads.resume_all()
-
-    def _is_guest(self, tid: int) -> bool:
-        thread = self.threads.threads.get(tid)
-        return thread is not None and thread.is_guest
-
-    def _on_notice(self) -> None:
-        """The dynamic linker has mapped or unmapped something."""
-        assert self.tracee is not None and self.session is not None
-        changes = self.resolver.resolve_new()
-        self.session.leaving = leaving.find(self.resolver.objects())
-        if changes.unresolved and not self.has_split:
-            self.unresolved = changes.unresolved
-            # Asked now: the files of a program that has ended cannot be read.
-            self._why_nothing()
-        if not changes.new and not changes.gone and set(self.resolver.undecided) == self.resolvers:
-            return
-        self.threads.stop_all()
-        if self.threads.is_over:
-            return
-        gone = [point.address for point in changes.gone]
-        self.tracee.breakpoints.forget(gone)
-        for address in gone:
-            self.splits.pop(address, None)
-        self._arm(changes.new)
-        self._watch_resolvers()
-        self.threads.resume_all()
-
-    def _let_go(self, child: int) -> None:
-        plan = Plan(child) if self.tracee is None else self.tracee.breakpoints.plan()
-        let_go(self.threads, child, plan, self.ledger)
-
-    def _on_exec(self, tid: int) -> None:
-        """Another program runs in this process: nothing of ours is in it yet."""
-        pid = self.threads.pid
-        if self.tracee is not None:
-            self._note_pages()
-            self.tracee.forget_gone()
-            self._end_session()
-            self.tracee = self.session = None
-            self.acceptors.close()
-            self._guard()
-        self.threads.settle(tid)
+    def _hear(self, process: Process) -> None:
         try:
-            check_program(pid)
-            self._resolve(pid)
-            self._enter()
-        except RadiumError as error:
-            self._say_once(f"{os.path.basename(procfs.executable(pid))} is not split: {error}")
-            self.splits, self.notices = {}, []
-        self.acceptors.try_connect()
-        self.threads.resume_all()
-
-    def _end_session(self, reason: str = "") -> None:
-        if self.session is not None:
-            self.session.end(reason)
-
-    def _note_pages(self) -> None:
-        if self.session is not None:
-            self.pages_left += self.session.pages_left()
-
-    def _on_exit(self, status: int) -> None:
-        self._note_pages()
-        self._end_session()
-        self.status = status
-        for process in self.report.processes:
-            if process.pid == self.threads.pid:
-                process.exit = exit_code(status)
-        if self.tracee is not None:
-            self.tracee.forget_gone()
-        else:
-            self.guardian.dismiss()
-        self.acceptors.close()
-
-    def _leave(self) -> None:
-        """Detach. A thread that sleeps in vfork cannot be stopped, and is waited for. Raises TraceeGone."""
-        self._note_pages()
-        self.threads.stop_all()
-        while self.threads.sleeps_in_vfork:
-            self.threads.resume_all()
-            self._advance()
-            self.threads.stop_all()
-        if self.threads.exit_status is not None:
-            self._on_exit(self.threads.exit_status)
-            return
-        self._end_session("refused:detaching")
-        if self.tracee is not None:
-            self.tracee.detach()
-        else:
-            withdraw(self.threads, Plan(self.threads.pid), self.ledger)
-            self.threads.detach()
-            self.guardian.dismiss()
-        self.acceptors.close()
+            process.heard()
+        except GONE:
+            process.threads.look()
 
 
 def start(command: Sequence[str]) -> int:

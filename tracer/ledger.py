@@ -110,6 +110,12 @@ class Ledger:
         self.answer = memoryview(self._answer)
         self.answer_at = ctypes.addressof(ctypes.c_char.from_buffer(self._answer))
 
+    def close(self) -> None:
+        """Nothing is to be put right any more. The guardian has its own mapping of it."""
+        self.answer.release()
+        self._answer.close()
+        self._map.close()
+
     def note_plan(self, plan: Plan) -> None:
         raw = msgspec.msgpack.encode(plan)
         if len(raw) > PLAN_ROOM // 2:

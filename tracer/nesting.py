@@ -28,6 +28,12 @@ class Nesting:
         self._frames: dict[int, list[_Frame]] = {}
         self.returns: set[int] = set()
 
+    def inherit(self, parent: "Nesting", forked_by: int) -> None:
+        """This is a child that a thread of the parent's has forked, perhaps in the middle of calls."""
+        tid = self._threads.pid
+        self.returns = set(parent.returns)
+        self._frames[tid] = [frame._replace(thread=self._threads.threads[tid]) for frame in parent._frames_of(forked_by)]
+
     def begin(self, tid: int, rsp: int, back: int, mappings: list[Mapping]) -> None:
         """A call that was tried runs at home from here on; all threads are stopped.
 

@@ -7,6 +7,7 @@ Sources: proc(5) on maps, map_files, root and exe; ld.so(8); x86-64 psABI 4.4 on
 (indirect functions).
 """
 
+import copy
 import difflib
 import functools
 import heapq
@@ -107,6 +108,13 @@ class _LibraryFile:
             self._chunk_at, self._chunk = start, self._read(start, _CHUNK_NBYTES)
         return self._chunk[start - self._chunk_at : stop - self._chunk_at]
 
+    def seen_by(self, child: int, pid: int) -> "_LibraryFile":
+        """The same file, read where a child of `pid` has it."""
+        twin = copy.copy(self)
+        if self.path.startswith(f"/proc/{pid}/"):
+            twin.path = f"/proc/{child}/" + self.path.removeprefix(f"/proc/{pid}/")
+        return twin
+
     def _read(self, offset: int, nbytes: int) -> bytes:
         try:
             with open(self.path, "rb", buffering=0) as file:
@@ -203,6 +211,26 @@ class Resolver:
         self._pending: list[_Pending] = []
         self._seen: set[tuple[str, int, int]] = set()
         self._choices: dict[int, int] = {}
+
+    def copy_for(self, child: int) -> "Resolver":
+        """That of a forked child, which has the same objects mapped."""
+        twin = copy.copy(self)
+        twin.pid = child
+        moved = {id(one): replace(one, file=one.file.seen_by(child, self.pid)) for one in self._all_objects()}
+        twin._files = {
+            group: found if isinstance(found, _Refusal) else [moved[id(one)] for one in found]
+            for group, found in self._files.items()
+        }
+        twin._objects = [moved[id(one)] for one in self._objects]
+        twin._owners = {address: moved[id(one)] for address, one in self._owners.items()}
+        twin._pending = [one._replace(owner=moved[id(one.owner)]) for one in self._pending]
+        twin._points, twin._choices = dict(self._points), dict(self._choices)
+        return twin
+
+    def _all_objects(self) -> "Iterable[MappedObject]":
+        yield from self._objects
+        yield from self._owners.values()
+        yield from (one.owner for one in self._pending)
 
     @property
     def undecided(self) -> list[int]:

@@ -117,6 +117,18 @@ class Session:
         self._heard = self._next_look = 0.0
         self._next_looked_at = 0
 
+    def inherit(self, parent: "Session", forked_by: int) -> None:
+        """This is a child that a thread of the parent's has forked. If that was in the middle of a call at home, so are both.
+
+        The child's is part of no count: it began in the parent.
+        """
+        self.leaving = parent.leaving
+        self.nesting.inherit(parent.nesting, forked_by)
+        for call in parent._home.get(forked_by, []):
+            self.tracee.home.refresh()
+            with suppress(RemoteFault):
+                self.nesting.begin(self.tracee.pid, call.frame.rsp, call.frame.back, self.tracee.home.mappings)
+
     @property
     def is_away(self) -> bool:
         """Whether a call is away: then `look` is to be called every LOOK_S at least."""

@@ -1,5 +1,6 @@
 """One split point as the session meets it: guard, memory hints, working set, counters."""
 
+import copy
 from collections.abc import Callable, Mapping
 
 from radium.core import abi
@@ -29,6 +30,13 @@ class Split:
         self._ntrips = self._nends = 0
         self._signature = point.split.signature or abi.DEFAULT
         self._read_memory = read_memory
+
+    def copy_for(self, read_memory: Callable[[int, int], bytes]) -> "Split":
+        """The same split point in a forked child, whose memory is read by `read_memory`: it begins with what is known."""
+        twin = copy.copy(self)
+        twin._read_memory = read_memory
+        twin.working_set = copy.deepcopy(self.working_set)
+        return twin
 
     def note_leg(self, away_s: float, mirror_s: float, *, is_trip: bool) -> None:
         """A call was away for so long, and in the mirror so long of it. is_trip: it went home in the middle."""

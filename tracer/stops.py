@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +28,8 @@ _PEEK = os.WEXITED | os.WSTOPPED | os.WNOWAIT | _WALL
 GROUP_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 # kcmp(2)
 _KCMP_VM = 1
+# Stops that tell of a child, which is stopped too and must not be forgotten, whatever becomes of its parent.
+BIRTHS = ("fork", "left")
 # How often a wait for a thread, which SIGCHLD ends, looks whether there still is one.
 _LOOK_S = 0.002
 
@@ -36,9 +38,10 @@ class Stop(NamedTuple):
     """Why a thread stopped, or that it ended.
 
     kind: "trap" (it stands at the breakpoint `detail`), "signal" (about to be delivered), "syscall" (of a thread whose
-    system calls are traced: about to be made, or made when detail is 1), "fork" (detail: the child's pid;
-    the child is stopped), "exec", "exit" (detail: the wait status, tid: the process), "quiet" (nothing of interest: the
-    thread is to be resumed).
+    system calls are traced: about to be made, or made when detail is 1), "fork" (detail: the pid of a child with a memory
+    of its own; the child is stopped), "left" (detail: the pid of a child that shared the memory, and executes another
+    program now; it is stopped, and none of the threads any more), "exec", "exit" (detail: the wait status, tid: the
+    process), "quiet" (nothing of interest: the thread is to be resumed).
     """
 
     tid: int
@@ -55,32 +58,54 @@ class Status(NamedTuple):
 
 
 class Statuses:
-    """Wait statuses of everything that this process traces, each told once. `entries`: addresses of our breakpoints."""
+    """Wait statuses of everything that this process traces, each told once, to the `Threads` that it belongs to.
+
+    What stops that belongs to nobody is a child that stopped before its parent's event told of it. awaited: children of
+    our own that nobody traces any more, whose ends are to be found in `ends`.
+    """
 
     def __init__(self) -> None:
-        self.entries: set[int] = set()
-        self._waiting: deque[Status] = deque()
+        self.awaited: set[int] = set()
+        self.ends: dict[int, int] = {}
+        self._tracees: list[Threads] = []
+        self._early: deque[Status] = deque()
 
-    def next(self) -> Status | None:
-        """The oldest that there is now. Never blocks. Raises ChildProcessError."""
-        while not self._waiting:
+    def add(self, threads: "Threads") -> None:
+        self._tracees.append(threads)
+
+    def remove(self, threads: "Threads") -> None:
+        if threads in self._tracees:
+            self._tracees.remove(threads)
+
+    def collect(self) -> bool:
+        """Puts one that there is now where it belongs; whether there was any. Never blocks."""
+        try:
             peeked = os.waitid(os.P_ALL, 0, _PEEK | os.WNOHANG)
-            if peeked is None:
-                return None
+        except ChildProcessError:
+            return False
+        if peeked is not None:
             self._take(peeked)
-        return self._waiting.popleft()
+        return peeked is not None
 
-    def of(self, tid: int) -> Status:
-        """The next of this thread; blocks. Raises ChildProcessError when it has ended.
+    def next(self, owner: "Threads") -> Status | None:
+        """The oldest of these threads' that there is now. Never blocks."""
+        while not owner.inbox:
+            if not self.collect():
+                return None
+        return owner.inbox.popleft()
+
+    def of(self, tid: int, owner: "Threads") -> Status:
+        """The next of this thread, or newborn child; blocks. Raises ChildProcessError when it has ended.
 
         Others are taken meanwhile: the end of a process is told only when those of all its threads have been. So the end
         of its main thread may be told much later, and a thread that is ending cannot be stopped: that one has to be seen.
         """
         while True:
-            for status in self._waiting:
-                if status.tid == tid:
-                    self._waiting.remove(status)
-                    return status
+            for waiting in (owner.inbox, self._early):
+                for status in waiting:
+                    if status.tid == tid:
+                        waiting.remove(status)
+                        return status
             peeked = os.waitid(os.P_PID, tid, _PEEK | os.WNOHANG) or os.waitid(os.P_ALL, 0, _PEEK | os.WNOHANG)
             if peeked is not None:
                 self._take(peeked)
@@ -89,29 +114,47 @@ class Statuses:
 
     def _take(self, peeked: os.waitid_result) -> None:
         tid, entry = peeked.si_pid, 0
-        if peeked.si_code == os.CLD_TRAPPED and peeked.si_status == signal.SIGTRAP:
-            entry = self._put_back(tid)
+        owner = self._owner(tid)
+        if owner is not None and peeked.si_code == os.CLD_TRAPPED and peeked.si_status == signal.SIGTRAP:
+            entry = _put_back(tid, owner.entries)
         try:
             found, raw = os.waitpid(tid, _WALL | os.WNOHANG)
         except ChildProcessError:
             return
-        if found:
-            self._waiting.append(Status(tid, raw, entry if os.WIFSTOPPED(raw) else 0))
+        if not found:
+            return
+        if owner is not None:
+            owner.inbox.append(Status(tid, raw, entry if os.WIFSTOPPED(raw) else 0))
+        elif os.WIFSTOPPED(raw):
+            self._early.append(Status(tid, raw))
+        elif tid in self.awaited:
+            self.ends[tid] = raw
 
-    def _put_back(self, tid: int) -> int:
-        """To the breakpoint of ours that it has met, if that is why it stopped; its address."""
+    def _owner(self, tid: int) -> "Threads | None":
+        for threads in self._tracees:
+            if tid in threads.threads or tid == threads.pid:
+                return threads
         try:
-            if ptrace.signal_info(tid)[1] != ptrace.SI_KERNEL:
-                return 0
-            regs = ptrace.registers(tid)
-            if regs.rip - 1 not in self.entries:
-                return 0
-            regs.rip -= 1
-            regs.orig_rax = NO_SYSCALL
-            ptrace.set_registers(tid, regs)
-        except TraceeGone:
+            process = int(procfs.status(tid)["Tgid"])
+        except (TraceeGone, KeyError):
+            return None
+        return next((threads for threads in self._tracees if threads.pid == process), None)
+
+
+def _put_back(tid: int, entries: Container[int]) -> int:
+    """To the breakpoint of ours that it has met, if that is why it stopped; its address."""
+    try:
+        if ptrace.signal_info(tid)[1] != ptrace.SI_KERNEL:
             return 0
-        return regs.rip
+        regs = ptrace.registers(tid)
+        if regs.rip - 1 not in entries:
+            return 0
+        regs.rip -= 1
+        regs.orig_rax = NO_SYSCALL
+        ptrace.set_registers(tid, regs)
+    except TraceeGone:
+        return 0
+    return regs.rip
 
 
 @dataclass
@@ -127,7 +170,12 @@ class Thread:
 
 
 class Threads:
-    """All threads of one process; every request comes from the thread of ours that made this object."""
+    """All threads of one process; every request comes from the thread of ours that made this object.
+
+    entries: the addresses of our breakpoints. on_birth: what is done with the stops that tell of children; they are told
+    as soon as all threads are stopped: a child has what of ours was in its parent when it was born. Without it they
+    are handed out as all others.
+    """
 
     def __init__(self, pid: int, statuses: Statuses | None = None, options: int = OPTIONS) -> None:
         """statuses: those of other tracees of this process too, if there are any."""
@@ -137,8 +185,11 @@ class Threads:
         self.threads: dict[int, Thread] = {}
         self.pending: deque[Stop] = deque()
         self.exit_status: int | None = None
-        self._early: dict[int, Status] = {}  # children that stopped before their parent's event told of them
+        self.inbox: deque[Status] = deque()
+        self.entries: set[int] = set()
+        self.on_birth: Callable[[Stop], None] | None = None
         self._is_stopping = False
+        self.statuses.add(self)
 
     # Seizing and letting go
 
@@ -188,6 +239,7 @@ class Threads:
         for thread in list(self.threads.values()):
             self._detach_one(thread)
         self.threads.clear()
+        self.statuses.remove(self)
 
     def _detach_one(self, thread: Thread) -> None:
         held_back = next((s.detail for s in self.pending if s.tid == thread.tid and s.kind == "signal"), 0)
@@ -228,6 +280,16 @@ class Threads:
             for thread in running:
                 self._interrupt(thread)
             self._await_stops(running)
+        if self.on_birth is not None:
+            for stop in self.take_births():
+                self.on_birth(stop)
+
+    def take_births(self) -> list[Stop]:
+        """The stops that tell of children, which are pending no more."""
+        births = [stop for stop in self.pending if stop.kind in BIRTHS]
+        if births:
+            self.pending = deque(stop for stop in self.pending if stop.kind not in BIRTHS)
+        return births
 
     def _await_stops(self, threads: Sequence[Thread]) -> None:
         self._is_stopping = True
@@ -333,14 +395,14 @@ class Threads:
             self.pending.remove(stop)
         self.settle(tid, number)
 
-    def settle_all(self) -> list[int]:
-        """Deals with all stops that wait to be handled: signals are delivered. Returns children forked meanwhile, stopped."""
-        children = [stop.detail for stop in self.pending if stop.kind == "fork"]
+    def settle_all(self) -> list[Stop]:
+        """Deals with all stops that wait to be handled: signals are delivered. Returns those that tell of children."""
+        births = self.take_births()
         for thread in list(self.threads.values()):
             if not thread.is_running:
                 self.free(thread.tid)
         self.pending.clear()
-        return children
+        return births
 
     def settle(self, tid: int, number: int = 0) -> None:
         """Takes a stopped thread to a stop without a signal and outside of any system call; the signal, if any, is delivered.
@@ -407,11 +469,13 @@ class Threads:
         while self.exit_status is None and self._collect():
             pass
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there may be something for `next`, without asking the kernel."""
+        return bool(self.pending or self.inbox or not self.threads)
+
     def _collect(self) -> bool:
-        try:
-            status = self.statuses.next()
-        except ChildProcessError:
-            status = None
+        status = self.statuses.next(self)
         if status is not None:
             self._note(status)
         elif not self.threads and self.exit_status is None and not self._is_ours(self.pid):
@@ -423,14 +487,14 @@ class Threads:
 
     def _wait_for(self, tid: int) -> None:
         try:
-            self._note(self.statuses.of(tid))
+            self._note(self.statuses.of(tid, self))
         except ChildProcessError:
             self._forget(tid)
 
     def wait_syscall(self, tid: int) -> int:
         """The status of the next stop of this thread, for a remote system call. Raises TraceeGone."""
         try:
-            status = self.statuses.of(tid)
+            status = self.statuses.of(tid, self)
         except ChildProcessError:
             self._forget(tid)
             raise TraceeGone("thread ended", where=f"tid {tid}") from None
@@ -479,14 +543,13 @@ class Threads:
             self._note_child(thread, ptrace.event_message(thread.tid))
         elif event == ptrace.EVENT_VFORK:
             thread.vfork_child = ptrace.event_message(thread.tid)
-            self._admit_guest(thread.vfork_child)
-            self.pending.append(Stop(thread.tid, "quiet"))
+            self._note_child(thread, thread.vfork_child)
         elif event == ptrace.EVENT_EXEC and thread.is_guest:
-            self._detach_one(thread)
             self._forget(thread.tid)
+            self.pending.append(Stop(thread.tid, "left", thread.tid))
         elif event == ptrace.EVENT_EXEC:
             self.threads = {thread.tid: Thread(thread.tid, is_running=False, is_free=False)}
-            self.pending = deque([Stop(thread.tid, "exec")])
+            self.pending = deque([*self.take_births(), Stop(thread.tid, "exec")])
         else:
             if event == ptrace.EVENT_VFORK_DONE:
                 thread.vfork_child = 0
@@ -495,9 +558,7 @@ class Threads:
     def _note_child(self, thread: Thread, child: int) -> None:
         if self._is_thread(child):
             self.threads.setdefault(child, Thread(child))
-            if child in self._early:
-                self._note(self._early.pop(child))
-        elif self._shares_memory(child):
+        elif self._shares_memory(child, otherwise=bool(thread.vfork_child)):
             self._admit_guest(child)
         else:
             self._wait_for_child(child)
@@ -508,12 +569,12 @@ class Threads:
     def _is_thread(self, tid: int) -> bool:
         return os.path.exists(f"/proc/{self.pid}/task/{tid}")
 
-    def _shares_memory(self, child: int) -> bool:
-        """clone(CLONE_VM) without CLONE_THREAD. A kernel without kcmp(2) cannot say."""
+    def _shares_memory(self, child: int, *, otherwise: bool) -> bool:
+        """clone(CLONE_VM) without CLONE_THREAD. A kernel without kcmp(2) cannot say: then `otherwise`."""
         try:
             return syscall("kcmp", self.pid, child, _KCMP_VM, 0, 0) == 0
         except OSError:
-            return False
+            return otherwise
 
     def _admit_guest(self, pid: int) -> None:
         self._wait_for_child(pid)
@@ -521,20 +582,18 @@ class Threads:
         self.pending.append(Stop(pid, "quiet"))
 
     def _note_stranger(self, status: Status) -> Thread | None:
-        """A new thread, or a forked child, may stop before its parent's event is seen."""
-        if self._is_thread(status.tid):
-            self.threads[status.tid] = Thread(status.tid)
-            return self.threads[status.tid]
-        self._early[status.tid] = status
-        return None
+        """A new thread may stop before its maker's event is seen."""
+        if not self._is_thread(status.tid):
+            return None
+        self.threads[status.tid] = Thread(status.tid)
+        return self.threads[status.tid]
 
     def _wait_for_child(self, pid: int) -> None:
         """Returns when a forked child, which is traced from its start, has made its first stop, or is gone."""
-        if self._early.pop(pid, None) is None:
-            try:
-                self.statuses.of(pid)
-            except ChildProcessError:
-                return
+        try:
+            self.statuses.of(pid, self)
+        except ChildProcessError:
+            return
 
     def _note_end(self, tid: int, status: int) -> None:
         if tid not in self.threads and tid != self.pid:
@@ -545,7 +604,7 @@ class Threads:
 
     def _forget(self, tid: int) -> None:
         self.threads.pop(tid, None)
-        self.pending = deque(stop for stop in self.pending if stop.tid != tid)
+        self.pending = deque(stop for stop in self.pending if stop.tid != tid or stop.kind in BIRTHS)
         for thread in self.threads.values():
             if thread.vfork_child == tid:
                 thread.vfork_child = 0
@@ -553,7 +612,8 @@ class Threads:
     def _end(self, status: int) -> None:
         self.threads.clear()
         self.exit_status = status
-        self.pending = deque([Stop(self.pid, "exit", status)])
+        self.pending = deque([*self.take_births(), Stop(self.pid, "exit", status)])
+        self.statuses.remove(self)
 
 
 def has_ended(tid: int) -> bool:
@@ -567,8 +627,3 @@ def has_ended(tid: int) -> bool:
 def exit_code(status: int) -> int:
     """As a shell tells it: 128+N for a signal."""
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def reap(pid: int) -> int:
-    """Waits for a child of our own that nobody traces any more; its wait status."""
-    return os.waitpid(pid, 0)[1]

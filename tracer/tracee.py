@@ -9,7 +9,6 @@ from radium.errors import NotPossible, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace
 from radium.linux.cpuid import state_components
 from radium.tracer.breakpoint import Breakpoints
-from radium.tracer.guardian import Guardian
 from radium.tracer.home import Home
 from radium.tracer.ledger import Ledger, Moved, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
@@ -24,13 +23,19 @@ _MM_FIELDS = (26, 27, 45, 46, 47, 28, 48, 49, 50, 51)
 class Tracee:
     """All threads are stopped when this is made, and in every method that does not say otherwise."""
 
-    def __init__(self, threads: Threads, ledger: Ledger, guardian: Guardian, tracking: str) -> None:
+    def __init__(
+        self, threads: Threads, ledger: Ledger, tracking: str, parent: "tuple[Tracee, int] | None" = None
+    ) -> None:
+        """parent: the tracee of which this is a forked child, and the thread that made it; all of ours is in it already."""
         self.threads = threads
         self.pid = threads.pid
         self.ledger = ledger
-        self.guardian = guardian
-        self.remote = self._remote()
-        self.breakpoints = Breakpoints(threads, self.remote, ledger)
+        if parent is None:
+            self.remote = self._remote()
+            self.breakpoints = Breakpoints(threads, self.remote, ledger)
+        else:
+            self.remote = parent[0].remote and RemoteSyscalls(threads, ledger, parent[0].remote.gadget)
+            self.breakpoints = parent[0].breakpoints.copy_for(threads, self.remote, ledger, parent[1])
         self.memory = self.breakpoints.memory
         self.home = Home(self.pid, self.breakpoints, tracking)
         self._tracking = tracking
@@ -142,7 +147,7 @@ class Tracee:
 
     def forget_gone(self) -> None:
         """The process is gone, or runs another program: nothing of ours is left in it."""
-        self.threads.statuses.entries.clear()
+        self.threads.entries.clear()
         self.ledger.close_plan()
         self._close()
 
@@ -155,7 +160,6 @@ class Tracee:
         self._close()
 
     def _close(self) -> None:
-        self.guardian.dismiss()
         self.home.close()
         self.breakpoints.close()
 

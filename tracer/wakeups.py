@@ -21,10 +21,15 @@ class Wakeups:
         self.received: list[int] = []
         self.duration_s = duration_s
         self.deadline: float | None = None
+        self._is_asked = False
         self._next_look = 0.0
         blocked = [signal.SIGCHLD, *ending]
         signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         self.fd = signalfd(blocked)
+
+    def ask_end(self) -> None:
+        """As if we were told to end."""
+        self._is_asked = True
 
     def start_clock(self) -> None:
         if self.duration_s is not None:
@@ -33,16 +38,21 @@ class Wakeups:
     def read(self) -> None:
         self.received += [number for number in read_signals(self.fd) if number in self._ending]
 
+    def take_received(self) -> list[int]:
+        """The signals that told us to end since this was asked last."""
+        received, self.received = self.received, []
+        return received
+
     @property
     def wants_end(self) -> bool:
         now = time.monotonic()
         if now >= self._next_look:
             self.read()
             self._next_look = now + LOOK_S
-        return bool(self.received) or (self.deadline is not None and now >= self.deadline)
+        return self._is_asked or bool(self.received) or (self.deadline is not None and now >= self.deadline)
 
     def timeout_s(self, longest: float) -> float:
         """How long a wait may be."""
-        if self.deadline is None:
+        if self.deadline is None or (left_s := self.deadline - time.monotonic()) <= 0:
             return longest
-        return max(0.0, min(longest, self.deadline - time.monotonic()))
+        return min(longest, left_s)

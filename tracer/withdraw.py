@@ -5,6 +5,7 @@ be handled, code bytes, signal disposition, mappings; each step may be done agai
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from radium.core.mapping import PROT_EXEC, SPECIAL, Mapping, parse_maps
 from radium.errors import NotPossible, RemoteFault, TraceeGone
@@ -25,8 +26,11 @@ def withdraw(threads: Threads, plan: Plan, ledger: Ledger) -> None:
     for tid in list(threads.threads):
         _report_trap(threads, tid, armed)
         _leave_annexes(threads, plan, tid)
-    for child in threads.settle_all():
-        let_go(threads, child, plan, ledger)
+    for birth in threads.settle_all():
+        if birth.kind == "fork":
+            let_go(threads, birth.detail, plan, ledger)
+        else:
+            release(birth.detail)
     if not threads.threads:
         raise TraceeGone("process has ended", where=f"pid {threads.pid}")
     for tid, mask in plan.unblocked:
@@ -41,6 +45,7 @@ def withdraw(threads: Threads, plan: Plan, ledger: Ledger) -> None:
 def let_go(parent: Threads, child: int, plan: Plan, ledger: Ledger) -> None:
     """A forked child, stopped, has copies of all that is radium's: they are taken out, and it goes its own way."""
     threads = Threads(child, parent.statuses, parent.options)
+    threads.entries = parent.entries
     threads.adopt(child, is_running=False)
     ledger.note_child(child)
     try:
@@ -50,6 +55,13 @@ def let_go(parent: Threads, child: int, plan: Plan, ledger: Ledger) -> None:
         return
     finally:
         ledger.note_child(0)
+        parent.statuses.remove(threads)
+
+
+def release(pid: int) -> None:
+    """A stopped child that executes another program, in which nothing is radium's."""
+    with suppress(TraceeGone):
+        ptrace.detach(pid)
 
 
 def _report_trap(threads: Threads, tid: int, armed: set[int]) -> None:

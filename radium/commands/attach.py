@@ -5,7 +5,6 @@ import argparse
 from radium.commands import options
 from radium.errors import UsageError
 from radium.linux import procfs
-from radium.report import ProcessReport
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -28,7 +27,6 @@ def run(args: argparse.Namespace) -> int:
     console = options.console_of(args)
     wakeups = Wakeups(duration_s=args.duration)
     work = options.job(args, console, wakeups, procfs.command_line(args.pid))
-    work.report.processes.append(ProcessReport(args.pid, None))
     with console.table(work.report) as table:
         work.update = table.update
         work.attach(args.pid)

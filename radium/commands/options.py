@@ -29,6 +29,9 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token-file", metavar="F", help="the acceptor's secret")
     parser.add_argument("--report", metavar="F.json", help="write what happened to each call")
     parser.add_argument("--list-pages", metavar="F", help="write which pages left this machine, a line for each run of pages")
+    parser.add_argument(
+        "--follow", choices=["yes", "no"], default="yes", help="whether children of the program are split too (default: yes)"
+    )
     parser.add_argument("--quiet", action="store_true", help="say only errors")
     parser.add_argument("--trap", choices=["auto", "breakpoint"], default="auto", help="how calls are noticed")
     parser.add_argument(
@@ -59,7 +62,7 @@ def job(args: argparse.Namespace, console: Console, wakeups: Wakeups, program: S
     if args.report:
         report.write(args.report)
     acceptors = Acceptors(endpoints, token, console.event)
-    return Job(chosen, acceptors, report, console, wakeups, Options(args.call_timeout, args.tracking))
+    return Job(chosen, acceptors, report, console, wakeups, Options(args.call_timeout, args.tracking, args.follow == "yes"))
 
 
 def finish(args: argparse.Namespace, work: Job, console: Console) -> None:

@@ -1,14 +1,11 @@
 """radium run: start a program with its splits active."""
 
 import argparse
-import os
 import shutil
 import signal
 
 from radium.commands import options
 from radium.errors import RadiumError, UsageError
-from radium.tracer.job import Job
-from radium.tracer.stops import exit_code, reap
 from radium.tracer.wakeups import Wakeups
 
 
@@ -38,23 +35,10 @@ def run(args: argparse.Namespace) -> int:
             code = work.run(command)
         except RadiumError:
             # The program was left as it was found, and is not left alone.
-            _await_program(work)
+            if work.main is not None and work.status is None:
+                work.await_program()
             raise
-    if work.status is None:
-        code = _after_detach(work, wakeups)
-        for process in work.report.processes:
-            process.exit = code
+    if work.main is not None and work.status is None:
+        code = work.main.report.exit = work.await_program()
     options.finish(args, work, console)
     return code
-
-
-def _await_program(work: Job) -> None:
-    if work.has_begun and work.status is None:
-        reap(work.threads.pid)
-
-
-def _after_detach(work: Job, wakeups: Wakeups) -> int:
-    """If we were told to end, so is the program; we end as it does."""
-    for number in wakeups.received[:1]:
-        os.kill(work.threads.pid, number)
-    return exit_code(reap(work.threads.pid))

@@ -14,7 +14,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--token-file", metavar="F", help="a secret that initiators must know; needed beyond loopback")
     parser.add_argument("--max-memory", metavar="BYTES", type=int, help="writable memory of one mirror")
     parser.add_argument("--max-sessions", metavar="N", type=int, default=64, help="default: %(default)s")
-    parser.add_argument("--session-fd", metavar="FD", type=int, help="serve the one connection on this descriptor")
+    parser.add_argument("--connections-fd", metavar="FD", type=int, help="serve the connections that come through this socket")
     parser.set_defaults(run=run)
 
 
@@ -45,14 +45,15 @@ def _say(text: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from radium.replay.sandbox import Limits
-    from radium.replay.server import Options, Server, listen, run_session
+    from radium.replay.server import Options, PrivateServer, Server, listen
 
     if args.max_memory is not None and args.max_memory <= 0:
         raise UsageError(f"--max-memory {args.max_memory} is not a size", advice="give bytes")
     token = read_token(args.token_file)
     options = Options(token, Limits(args.max_memory), args.max_sessions)
-    if args.session_fd is not None:
-        run_session(socket.socket(fileno=args.session_fd), "initiator", options, _say)
+    if args.connections_fd is not None:
+        PrivateServer(socket.socket(fileno=args.connections_fd), options, _say).serve()
+        return 0
     host, port = split_endpoint(args.listen, "--listen")
     sock = listen(host, port, token)
     bound = sock.getsockname()

@@ -1,0 +1,440 @@
+"""One process that a job follows, from its first stop to its detach or end: a session of its own.
+
+It hands out stops: split calls to the session, signals back to the program, the dynamic linker's news to the resolver. A
+forked child has all that is ours in its memory from birth, and takes over what its parent knows of that; a child that
+shared memory begins as a process of its own when it executes a program; and so does every process that does.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from radium.core.mapping import Mapping
+from radium.core.regs import Registers
+from radium.errors import NotPossible, RadiumError, TraceeGone
+from radium.linux import procfs, ptrace, vm
+from radium.profiles.schema import Profile
+from radium.report import ProcessReport, Report
+from radium.tracer import leaving
+from radium.tracer.acceptors import Acceptors
+from radium.tracer.admission import check_program, why_let_go
+from radium.tracer.guardian import Guardian
+from radium.tracer.ledger import Ledger, Plan
+from radium.tracer.loader import loader_trap
+from radium.tracer.resolve import Resolver, SplitPoint, Unresolved
+from radium.tracer.session import PagesLeft, Session
+from radium.tracer.split import Split
+from radium.tracer.stops import Statuses, Stop, Threads, exit_code
+from radium.tracer.tracee import Tracee
+from radium.tracer.wakeups import Wakeups
+from radium.tracer.withdraw import let_go, release, withdraw
+
+# ESRCH, from ptrace and from the other system calls that reach into the tracee.
+GONE = (TraceeGone, ProcessLookupError)
+
+
+@dataclass(frozen=True)
+class Options:
+    call_timeout_s: float = 600.0
+    tracking: str = "auto"
+    follow: bool = True
+
+
+@dataclass
+class Common:
+    """What all processes of a job share. processes: those that are followed, the job's main one first."""
+
+    profiles: Sequence[Profile]
+    report: Report
+    say: Callable[[str], None]  # a line, once
+    wakeups: Wakeups
+    options: Options
+    statuses: Statuses = field(default_factory=Statuses)
+    processes: "list[Process]" = field(default_factory=list)
+    pages_left: list[PagesLeft] = field(default_factory=list)
+    has_split: bool = False
+
+
+class Process:
+    """is_over: it has ended, or goes on without us."""
+
+    def __init__(self, common: Common, threads: Threads, acceptors: Acceptors) -> None:
+        """The guardian must be there before the first change. Raises OSError when there can be none."""
+        self.common = common
+        self.threads = threads
+        self.pid = threads.pid
+        self.acceptors = acceptors
+        self.status: int | None = None
+        self.is_over = self.is_headless = False
+        self.splits: dict[int, Split] = {}
+        self.notices: list[int] = []
+        self.resolvers: set[int] = set()
+        self.choices: dict[int, int] = {}
+        self.unresolved: list[Unresolved] = []
+        self.tracee: Tracee | None = None
+        self.session: Session | None = None
+        self.report = ProcessReport(self.pid, None)
+        self.ledger = Ledger()
+        self.guardian = Guardian(self.ledger)
+        threads.on_birth = self._on_birth
+        common.report.processes.append(self.report)
+        common.processes.append(self)
+
+    # Entering a program
+
+    def resolve(self) -> None:
+        """Finds the split points. Raises NotPossible, TraceeGone."""
+        self.resolver = Resolver(self.pid)
+        self.points, self.unresolved = self.resolver.resolve([s for p in self.common.profiles for s in p.splits])
+        # Here, because reading libc's symbols takes milliseconds, in which the threads need not stand.
+        self.leaving = leaving.find(self.resolver.objects())
+
+    @property
+    def can_split(self) -> bool:
+        """Whether one of the profile's functions is there, or will be."""
+        return bool(self.points or self.resolver.undecided)
+
+    def why_nothing(self) -> str:
+        return "; ".join(dict.fromkeys(why.why for why in self.unresolved[:3])) or "no profile names any"
+
+    def enter(self) -> None:
+        """All threads are stopped: breakpoints at what has been resolved, and at the dynamic linker's notice."""
+        self.tracee = Tracee(self.threads, self.ledger, self.common.options.tracking)
+        self.session = self._new_session(self.tracee)
+        self.splits = {}
+        self.session.leaving = self.leaving
+        if self.tracee.remote is None:
+            self.common.say("its seccomp filter may refuse our system calls: writes are found by checksums")
+        self._arm(self.points)
+        self.notices = self._notices()
+        refused = self.tracee.breakpoints.arm(self.notices, self._mappings())
+        for why in refused.values():
+            self.common.say(f"libraries that are loaded later are not noticed: {why}")
+        self._watch_resolvers()
+
+    def _new_session(self, tracee: Tracee) -> Session:
+        return Session(tracee, self.acceptors, self.common.wakeups, self.common.options.call_timeout_s)
+
+    def _notices(self) -> list[int]:
+        return loader_trap(self.resolver.objects(), procfs.auxiliary_vector(self.pid))
+
+    def _mappings(self) -> list[Mapping]:
+        assert self.tracee is not None
+        self.tracee.home.refresh()
+        return self.tracee.home.mappings
+
+    def _arm(self, points: Sequence[SplitPoint]) -> None:
+        assert self.tracee is not None
+        usable = [point for point in points if self._is_possible(point)]
+        refused = self.tracee.breakpoints.arm([point.address for point in usable], self._mappings())
+        for point in usable:
+            if point.address in refused:
+                self.common.say(f"{point.name} cannot be split: {refused[point.address]}")
+                continue
+            report = self.common.report.split(point.name, point.split.stance, "breakpoint")
+            self.splits[point.address] = Split(point, report, self._read_memory)
+            self.common.has_split = True
+
+    def _watch_resolvers(self) -> None:
+        """An indirect function is split from the moment at which its resolver has chosen an implementation."""
+        assert self.tracee is not None
+        self.resolvers = set(self.resolver.undecided)
+        self.tracee.breakpoints.arm(sorted(self.resolvers), self._mappings())
+
+    def _is_possible(self, point: SplitPoint) -> bool:
+        stance = point.split.stance
+        if stance != "mirror":
+            self.common.say(f'{point.name} is not split: stance = "{stance}" is not in this version; its calls stay local')
+        return stance == "mirror"
+
+    def _read_memory(self, address: int, nbytes: int) -> bytes:
+        return vm.read(self.pid, address, nbytes)
+
+    # Children, and other programs
+
+    def _on_birth(self, stop: Stop) -> None:
+        """A child is there, stopped: it is followed, or goes its own way."""
+        follows = self.common.options.follow and not self.common.wakeups.wants_end
+        try:
+            if stop.kind == "fork":
+                self._on_fork(stop.detail, stop.tid, follows=follows)
+            elif follows:
+                self._adopt(stop.detail).begin_program()
+            else:
+                release(stop.detail)
+        except GONE:
+            # It is being killed; its end will be reported.
+            return
+
+    def _on_fork(self, child: int, forked_by: int, *, follows: bool) -> None:
+        plan = Plan(child) if self.tracee is None else self.tracee.breakpoints.plan()
+        if not follows:
+            let_go(self.threads, child, plan, self.ledger)
+            return
+        # From here on its parent's guardian answers for it, until it has its own and that knows what to do.
+        self.ledger.note_child(child)
+        try:
+            self._adopt(child).take_over(self, forked_by)
+        except (OSError, NotPossible) as error:
+            self.common.say(f"a child is let go: {error}")
+            self._forget(child)
+            let_go(self.threads, child, plan, self.ledger)
+        finally:
+            self.ledger.note_child(0)
+
+    def _forget(self, child: int) -> None:
+        """A child that could not be followed."""
+        for process in [process for process in self.common.processes if process.pid == child]:
+            self.common.processes.remove(process)
+            process._close()
+
+    def _adopt(self, child: int) -> "Process":
+        threads = Threads(child, self.common.statuses)
+        threads.adopt(child, is_running=False)
+        try:
+            return Process(self.common, threads, self.acceptors.another())
+        except OSError:
+            self.common.statuses.remove(threads)
+            raise
+
+    def take_over(self, parent: "Process", forked_by: int) -> None:
+        """This is a child, stopped at its birth, that a thread of the parent's has forked; it goes on."""
+        if parent.tracee is None or parent.session is None:
+            self.begin_program()
+            return
+        tracking = self.common.options.tracking
+        self.tracee = Tracee(self.threads, self.ledger, tracking, (parent.tracee, forked_by))
+        self.session = self._new_session(self.tracee)
+        self.resolver = parent.resolver.copy_for(self.pid)
+        self.notices, self.unresolved, self.points = parent.notices, parent.unresolved, parent.points
+        self.resolvers, self.choices = set(parent.resolvers), dict(parent.choices)
+        self.splits = {address: split.copy_for(self._read_memory) for address, split in parent.splits.items()}
+        self.leaving = parent.leaving
+        self.session.inherit(parent.session, forked_by)
+        self.threads.resume_all()
+
+    def begin_program(self) -> None:
+        """Another program runs in this process, which is stopped, with nothing of ours in it. It goes on, perhaps without us.
+
+        Raises TraceeGone.
+        """
+        self.threads.settle(self.pid)
+        why = self._why_not()
+        if why:
+            self.common.say(f"{procfs.status(self.pid)['Name']} is let go: {why}")
+            self._detach()
+        else:
+            self.threads.resume_all()
+
+    def _why_not(self) -> str:
+        """Why this program is not split, nor what it may load later; "": its breakpoints are there."""
+        try:
+            check_program(self.pid)
+            why = why_let_go(self.pid)
+            if why:
+                return why
+            self.resolve()
+            if not self.can_split and not self._notices():
+                return f"nothing of it can be split: {self.why_nothing()}"
+            self.enter()
+        except TraceeGone:
+            raise
+        except (RadiumError, PermissionError) as error:
+            return str(error)
+        return ""
+
+    def _on_exec(self) -> None:
+        if self.tracee is not None:
+            self._note_pages()
+            self._end_session()
+            self.tracee.forget_gone()
+            self.tracee = self.session = None
+            self.acceptors.close()
+        self.splits, self.notices = {}, []
+        self.begin_program()
+
+    # Stops
+
+    @property
+    def is_away(self) -> bool:
+        """Whether a call is away."""
+        return self.session is not None and self.session.is_away
+
+    @property
+    def has_news(self) -> bool:
+        return self.threads.has_news
+
+    def advance(self) -> bool:
+        """Handles one stop; False if there is none that can be handled now."""
+        try:
+            stands = self.session is not None and self.session.stands
+            stop = self.threads.next_end() if stands else self.threads.next()
+            if stop is not None:
+                self._handle(stop)
+            return stop is not None
+        except GONE:
+            # Its end is on the way, or what it has become by an exec.
+            self.threads.look()
+            self.is_headless = self.threads.is_headless
+            if self.is_headless:
+                self.common.say("its main thread has ended before the others: they go on without us")
+            return bool(self.is_headless or self.threads.pending)
+
+    def _handle(self, stop: Stop) -> None:
+        if self.session is not None and self.session.on_home_stop(stop):
+            return
+        if stop.kind == "trap":
+            self._on_trap(stop)
+        elif stop.kind == "signal":
+            if self.tracee is not None:
+                self.tracee.breakpoints.leave_copy(stop.tid)
+            self.threads.resume(stop.tid, stop.detail)
+        elif stop.kind in ("fork", "left"):
+            self._on_birth(stop)
+            self.threads.resume(stop.tid)
+        elif stop.kind == "exec":
+            self._take_births()
+            self._on_exec()
+        elif stop.kind == "exit":
+            self._take_births()
+            self._on_exit(stop.detail)
+        else:
+            self.threads.resume(stop.tid)
+
+    def _take_births(self) -> None:
+        """Children that are to be seen to before their parent is no more what it was when they were born."""
+        for stop in self.threads.take_births():
+            self._on_birth(stop)
+
+    def _on_trap(self, stop: Stop) -> None:
+        entry = stop.detail
+        point = self.tracee.breakpoints.at(entry) if self.tracee else None
+        if point is None or self.tracee is None or self.session is None:
+            # It has been withdrawn meanwhile, and the thread stands before it.
+            self.threads.resume(stop.tid)
+            return
+        self.tracee.breakpoints.keep_handler([stop.tid])
+        regs = ptrace.registers(stop.tid)
+        if entry in self.splits and not self._is_guest(stop.tid):
+            self.session.on_trap(stop, point, self.splits[entry], regs)
+        elif entry in self.session.nesting.returns:
+            self.session.on_return(stop, point, regs)
+        else:
+            seen = regs.copy()
+            self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
+            self._on_news(entry, seen)
+            self.threads.resume(stop.tid)
+
+    def _on_news(self, entry: int, regs: Registers) -> None:
+        """The dynamic linker is at work; `regs` are those at the trap."""
+        if entry in self.resolvers:
+            self._await_choice(entry, int.from_bytes(self._read_memory(regs.rsp, 8), "little"))
+            return
+        if entry in self.choices:
+            self.resolver.note_choice(self.choices.pop(entry), regs.rax)
+        self._on_notice()
+
+    def _await_choice(self, resolver: int, back: int) -> None:
+        """A resolver function begins: what it returns is seen where it returns to."""
+        assert self.tracee is not None
+        self.choices[back] = resolver
+        self.threads.stop_all()
+        self.tracee.breakpoints.arm([back], self._mappings())
+        self.threads.resume_all()
+
+    def _is_guest(self, tid: int) -> bool:
+        thread = self.threads.threads.get(tid)
+        return thread is not None and thread.is_guest
+
+    def _on_notice(self) -> None:
+        """The dynamic linker has mapped or unmapped something."""
+        assert self.tracee is not None and self.session is not None
+        changes = self.resolver.resolve_new()
+        self.session.leaving = self.leaving = leaving.find(self.resolver.objects())
+        if changes.unresolved and not self.common.has_split and self is self.common.processes[0]:
+            self.unresolved = changes.unresolved
+            # Asked now: the files of a program that has ended cannot be read.
+            self.why_nothing()
+        if not changes.new and not changes.gone and set(self.resolver.undecided) == self.resolvers:
+            return
+        self.threads.stop_all()
+        if self.threads.is_over:
+            return
+        gone = [point.address for point in changes.gone]
+        self.tracee.breakpoints.forget(gone)
+        for address in gone:
+            self.splits.pop(address, None)
+        self._arm(changes.new)
+        self._watch_resolvers()
+        self.threads.resume_all()
+
+    # What the acceptor says
+
+    def heard(self) -> None:
+        """Its connection can be read."""
+        if self.session is not None:
+            self.session.on_message()
+        else:
+            self.acceptors.lose("it ends the session")
+
+    def look(self) -> None:
+        """To be called now and then, and every LOOK_S while a call is away."""
+        try:
+            if self.session is not None:
+                self.session.look()
+        except GONE:
+            self.threads.look()
+
+    # The end
+
+    def _end_session(self, reason: str = "") -> None:
+        if self.session is not None:
+            self.session.end(reason)
+
+    def _note_pages(self) -> None:
+        if self.session is not None:
+            self.common.pages_left += self.session.pages_left()
+
+    def _on_exit(self, status: int) -> None:
+        self._note_pages()
+        self._end_session()
+        self.status = status
+        self.report.exit = exit_code(status)
+        if self.tracee is not None:
+            self.tracee.forget_gone()
+        self._close()
+
+    def leave(self) -> bool:
+        """Leaves it as it was found, if that can be done now. Raises TraceeGone.
+
+        A thread that sleeps in vfork cannot be stopped, and is to be waited for.
+        """
+        if not self.threads.sleeps_in_vfork:
+            self.threads.stop_all()
+        if self.threads.sleeps_in_vfork:
+            self.threads.resume_all()
+            return False
+        if self.threads.exit_status is not None:
+            self._take_births()
+            self._on_exit(self.threads.exit_status)
+            return True
+        self._note_pages()
+        self._end_session("refused:detaching")
+        self._detach()
+        return True
+
+    def _detach(self) -> None:
+        """All threads are stopped."""
+        if self.tracee is not None:
+            self.tracee.detach()
+        else:
+            withdraw(self.threads, Plan(self.pid), self.ledger)
+            self.threads.detach()
+        self._close()
+
+    def _close(self) -> None:
+        self.is_over = True
+        self.guardian.dismiss()
+        self.acceptors.close()
+        self.common.statuses.remove(self.threads)
+        self.tracee = self.session = None
+        self.ledger.close()
