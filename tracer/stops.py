@@ -71,7 +71,8 @@ class Statuses:
         self._early: deque[Status] = deque()
 
     def add(self, threads: "Threads") -> None:
-        self._tracees.append(threads)
+        if threads not in self._tracees:
+            self._tracees.append(threads)
 
     def remove(self, threads: "Threads") -> None:
         if threads in self._tracees:
@@ -189,12 +190,12 @@ class Threads:
         self.entries: set[int] = set()
         self.on_birth: Callable[[Stop], None] | None = None
         self._is_stopping = False
-        self.statuses.add(self)
 
     # Seizing and letting go
 
     def seize(self) -> None:
         """All threads, those included that appear while we are at it; afterwards all are stopped. Raises NotPossible."""
+        self.statuses.add(self)
         dead: set[int] = set()
         while new := set(procfs.threads(self.pid)) - set(self.threads) - dead:
             for tid in sorted(new):
@@ -232,6 +233,7 @@ class Threads:
 
     def adopt(self, tid: int, *, is_running: bool = True) -> None:
         """A thread that is seized already."""
+        self.statuses.add(self)
         self.threads[tid] = Thread(tid, is_running)
 
     def detach(self) -> None:
