@@ -86,8 +86,9 @@ class Home:
                 finally:
                     thread.call("close", fd)
             userfaultfd.enable(self.uffd, dirty.FEATURES)
-        self.tracker = dirty.tracker(name, self.pid, absent_counts=True)
+        # First: with a tracker, whatever is new takes the breakpoints in it along.
         self.refresh()
+        self.tracker = dirty.tracker(name, self.pid, absent_counts=True)
         self._protect(covered(self.layout))
 
     def _protect(self, runs: Sequence[Run]) -> None:

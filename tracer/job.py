@@ -156,15 +156,15 @@ class Job:
     # The loop
 
     def _loop(self) -> None:
-        processes = self.common.processes
-        while processes:
-            if not self._give_turns():
+        while self.common.processes:
+            has_moved = self._give_turns()
+            self.common.forget_over()
+            if self.status is not None:
+                self.wakeups.ask_end()
+            if not has_moved:
                 self._idle(self._longest_s())
             elif time.monotonic() >= self._next_turn:
                 self._idle(0.0)
-            processes[:] = [process for process in processes if not process.is_over]
-            if self.status is not None:
-                self.wakeups.ask_end()
 
     def _longest_s(self) -> float:
         """How long a wait may be."""

@@ -53,6 +53,9 @@ class Common:
     pages_left: list[PagesLeft] = field(default_factory=list)
     has_split: bool = False
 
+    def forget_over(self) -> None:
+        self.processes[:] = [process for process in self.processes if not process.is_over]
+
 
 class Process:
     """is_over: it has ended, or goes on without us."""
