@@ -43,6 +43,9 @@ CHUNK = 1 << 20
 RED_ZONE = 128
 # Smaller mappings may be parts of an allocator's heap, whose bookkeeping is of use.
 SCRATCH_NBYTES = 16 << 20
+# For the contents of pages on their way; one serves all tracees, in turn.
+_BUFFER = memoryview(bytearray(CHUNK))
+_BUFFER_AT = ctypes.addressof(ctypes.c_char.from_buffer(_BUFFER))
 
 
 class Home:
@@ -70,8 +73,7 @@ class Home:
         self._shared_of: Layout = []
         self._shared: Runs = []
         self.brk = 0
-        self._buffer = memoryview(bytearray(CHUNK))
-        self._buffer_at = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
+        self._buffer, self._buffer_at = _BUFFER, _BUFFER_AT
 
     # Watching
 

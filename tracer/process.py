@@ -236,7 +236,7 @@ class Process:
             if why:
                 return why
             self.resolve()
-            if not self.can_split and not self._notices():
+            if not self.can_split and (self.resolver.is_static or not self._notices()):
                 return f"nothing of it can be split: {self.why_nothing()}"
             self.enter()
         except TraceeGone:

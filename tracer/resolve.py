@@ -237,6 +237,11 @@ class Resolver:
         """Addresses of the resolver functions of indirect functions whose implementation is not chosen yet."""
         return [one.owner.base + one.symbol.value for one in self._pending]
 
+    @property
+    def is_static(self) -> bool:
+        """Whether it is a program without a dynamic linker."""
+        return any(one.is_main and one.image.is_static for one in self._objects)
+
     def note_choice(self, resolver: int, implementation: int) -> None:
         """A resolver function was seen to return; `resolve_new` takes it from there."""
         self._choices[resolver] = implementation

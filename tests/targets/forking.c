@@ -1,5 +1,6 @@
-/* forking MODE: split calls that fork. MODE: inside, spawn or returns. */
+/* forking MODE: split calls that fork. MODE: inside, spawn, returns, or atfork: inside, with handlers. */
 #include "target.h"
+#include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -27,12 +28,29 @@ static void returns(long n)
     tell("parent", WEXITSTATUS(status));
 }
 
+static void prepare(void)
+{
+    words[7] = words[7] * 31 + 1;
+}
+
+static void in_parent(void)
+{
+    words[8] ^= words[7];
+}
+
+static void in_child(void)
+{
+    words[9] += words[7];
+}
+
 int main(int argc, char **argv)
 {
     const char *mode = argc > 1 ? argv[1] : "inside";
+    if (!strcmp(mode, "atfork"))
+        CHECK(pthread_atfork(prepare, in_parent, in_child) == 0);
     ready();
     for (long n = 1; n < 4; n++) {
-        if (!strcmp(mode, "inside"))
+        if (!strcmp(mode, "inside") || !strcmp(mode, "atfork"))
             tell("inside", forking_inside(words, n));
         else if (!strcmp(mode, "spawn"))
             tell("spawn", forking_spawn(words, n));
