@@ -11,17 +11,18 @@ Until it gets there the tracee lives on through the annex's SIGTRAP handler (ann
 import os
 import select
 import signal
+from collections.abc import Container
 from contextlib import suppress
 
 import msgspec
 
 from radium.errors import NotPossible, RadiumError, TraceeGone
-from radium.linux import ptrace, vm
+from radium.linux import procfs, ptrace, vm
 from radium.tracer import commit
-from radium.tracer.ledger import CommitRecord, Ledger, Plan
+from radium.tracer.ledger import CommitRecord, Guarded, Ledger, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import OPTIONS, Threads
-from radium.tracer.withdraw import annex_gadget, is_parked, leave_handlers, withdraw
+from radium.tracer.withdraw import annex_gadget, has_annexes, is_parked, leave_handlers, withdraw
 
 _DISMISSED = b"."
 # A thread that sleeps in vfork is stopped when its child, which is not traced then, has left the memory.
@@ -31,12 +32,12 @@ _OPTIONS = OPTIONS & ~(ptrace.O_VFORK | ptrace.O_VFORK_DONE)
 class Guardian:
     """radium's side of the pipe."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, guarded: Guarded) -> None:
         reading, self._pipe = os.pipe()
         radium = os.pidfd_open(os.getpid())
         self.pid = os.fork()
         if self.pid == 0:
-            _guard(reading, self._pipe, radium, ledger)
+            _guard(reading, self._pipe, radium, ledger, guarded)
         os.close(reading)
         os.close(radium)
 
@@ -48,7 +49,7 @@ class Guardian:
             self._pipe = -1
 
 
-def _guard(reading: int, writing: int, radium: int, ledger: Ledger) -> None:
+def _guard(reading: int, writing: int, radium: int, ledger: Ledger, guarded: Guarded) -> None:
     """In the child; does not return."""
     code = 0
     try:
@@ -58,7 +59,7 @@ def _guard(reading: int, writing: int, radium: int, ledger: Ledger) -> None:
         _close_all_but(reading, radium)
         if os.read(reading, 1) != _DISMISSED:
             _await_end(radium)
-            put_right(ledger)
+            put_right(ledger, guarded)
     except RadiumError:
         # Nobody is left to be told anything.
         code = 1
@@ -85,18 +86,42 @@ def _await_end(radium: int) -> None:
     poll.poll()
 
 
-def put_right(ledger: Ledger) -> None:
-    """Finishes a commit, gives back borrowed registers, takes out all that is radium's. Raises NotPossible."""
+def put_right(ledger: Ledger, guarded: Container[int] = ()) -> None:
+    """Finishes a commit, gives back borrowed registers, takes out all that is radium's. Raises NotPossible.
+
+    guarded: children that have a guardian of their own.
+    """
     plan = ledger.plan()
     if plan is None:
         return
     child = ledger.child()
     if child:
-        # Perhaps it has a guardian of its own by now, which has been quicker.
-        with suppress(TraceeGone, NotPossible):
-            _put_right(Threads(child, options=_OPTIONS), plan, ledger)
+        _put_child_right(child, plan, ledger)
     with suppress(TraceeGone):
-        _put_right(Threads(plan.pid, options=_OPTIONS), plan, ledger)
+        threads = Threads(plan.pid, options=_OPTIONS)
+        _seize(threads, plan)
+        for newborn in _copies(threads, plan):
+            if newborn not in guarded:
+                _put_child_right(newborn, plan, ledger)
+        _put_right(threads, plan, ledger)
+
+
+def _put_child_right(child: int, plan: Plan, ledger: Ledger) -> None:
+    """A forked child, which has copies of what the plan names. Perhaps it has a guardian that has been quicker."""
+    with suppress(TraceeGone, NotPossible):
+        threads = Threads(child, options=_OPTIONS)
+        _seize(threads, plan)
+        withdraw(threads, plan, ledger)
+        threads.detach()
+
+
+def _copies(threads: Threads, plan: Plan) -> list[int]:
+    """Children that were forked in the moment in which radium died: what is radium's is in them."""
+    return [
+        child
+        for child in procfs.children(threads.pid)
+        if not threads.shares_memory(child, otherwise=True) and has_annexes(child, plan)
+    ]
 
 
 def _finish(record: CommitRecord, threads: Threads, plan: Plan, ledger: Ledger) -> None:
@@ -115,10 +140,14 @@ def _still_parked(record: CommitRecord, threads: Threads, plan: Plan) -> CommitR
     return msgspec.structs.replace(record, threads=[m for m in record.threads if is_parked(threads, plan, m.tid)])
 
 
-def _put_right(threads: Threads, plan: Plan, ledger: Ledger) -> None:
+def _seize(threads: Threads, plan: Plan) -> None:
     threads.entries = {point.address for point in plan.armed}
     threads.seize()
     leave_handlers(threads, plan)
+
+
+def _put_right(threads: Threads, plan: Plan, ledger: Ledger) -> None:
+    """All threads are stopped."""
     record, borrowed = ledger.commit(), ledger.borrowed()
     if record is not None and ledger.has_begun:
         _finish(record, threads, plan, ledger)

@@ -48,7 +48,7 @@ class Job:
         self._said: set[str] = set()
         self._poll = select.poll()
         self._poll.register(wakeups.fd, select.POLLIN)
-        self._next_turn = 0.0
+        self._next_turn = self._next_search = 0.0
 
     @property
     def status(self) -> int | None:
@@ -165,6 +165,9 @@ class Job:
                 self._idle(self._longest_s())
             elif time.monotonic() >= self._next_turn:
                 self._idle(0.0)
+        # What was seen only now, too.
+        self.common.let_orphans_go()
+        self.common.let_orphans_go()
 
     def _longest_s(self) -> float:
         """How long a wait may be."""
@@ -211,6 +214,9 @@ class Job:
             self.wakeups.read()
         for process in self.common.processes:
             process.look()
+        if time.monotonic() >= self._next_search:
+            self._next_search = time.monotonic() + IDLE_S
+            self.common.let_orphans_go()
         self._next_turn = time.monotonic() + TURN_S
         self.update()
 

@@ -98,6 +98,32 @@ class CommitRecord(msgspec.Struct, array_like=True):
     dirty: bytes
 
 
+class Guarded:
+    """Which processes of a job have a guardian: memory shared by all guardians, made before the first."""
+
+    MOST = 1 << 16
+
+    def __init__(self) -> None:
+        self._map = mmap.mmap(-1, 8 * self.MOST, flags=_NORESERVE_SHARED)
+        self._free = list(range(self.MOST - 1, -1, -1))
+        self._places: dict[int, int] = {}
+
+    def add(self, pid: int) -> None:
+        """Raises IndexError when there are too many."""
+        self._places[pid] = self._free.pop()
+        struct.pack_into("<Q", self._map, 8 * self._places[pid], pid)
+
+    def remove(self, pid: int) -> None:
+        place = self._places.pop(pid, None)
+        if place is not None:
+            struct.pack_into("<Q", self._map, 8 * place, 0)
+            self._free.append(place)
+
+    def __contains__(self, pid: object) -> bool:
+        """In a guardian: whether the process had one when radium ended."""
+        return pid in memoryview(self._map).cast("Q")
+
+
 class Ledger:
     """One for each tracee, made before the guardian is forked.
 

@@ -5,6 +5,7 @@ forked child has all that is ours in its memory from birth, and takes over what 
 shared memory begins as a process of its own when it executes a program; and so does every process that does.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from radium.tracer import leaving
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.admission import check_program, why_let_go
 from radium.tracer.guardian import Guardian
-from radium.tracer.ledger import Ledger, Plan
+from radium.tracer.ledger import Guarded, Ledger, Plan
 from radium.tracer.loader import loader_trap
 from radium.tracer.resolve import Resolver, SplitPoint, Unresolved
 from radium.tracer.session import PagesLeft, Session
@@ -26,10 +27,12 @@ from radium.tracer.split import Split
 from radium.tracer.stops import Statuses, Stop, Threads, exit_code
 from radium.tracer.tracee import Tracee
 from radium.tracer.wakeups import Wakeups
-from radium.tracer.withdraw import let_go, release, withdraw
+from radium.tracer.withdraw import has_annexes, let_go, release, withdraw
 
 # ESRCH, from ptrace and from the other system calls that reach into the tracee.
 GONE = (TraceeGone, ProcessLookupError)
+# How many of the processes that ended last may have left a child that nobody has heard of.
+_MOST_ENDED = 32
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ class Options:
 
 @dataclass
 class Common:
-    """What all processes of a job share. processes: those that are followed, the job's main one first."""
+    """What all processes of a job share. processes: those that are followed, the job's main one first.
+
+    ended: what was in the processes that ended last.
+    """
 
     profiles: Sequence[Profile]
     report: Report
@@ -52,6 +58,19 @@ class Common:
     processes: "list[Process]" = field(default_factory=list)
     pages_left: list[PagesLeft] = field(default_factory=list)
     has_split: bool = False
+    guarded: Guarded = field(default_factory=Guarded)
+    ended: deque[Plan] = field(default_factory=lambda: deque(maxlen=_MOST_ENDED))
+
+    def let_orphans_go(self) -> None:
+        """Children whose parent was killed as they were born, stopped: what they have of ours is what that one had."""
+        for pid in self.statuses.take_orphans():
+            plan = next((plan for plan in self.ended if has_annexes(pid, plan)), None)
+            if plan is None:
+                release(pid)
+                continue
+            ledger = Ledger()
+            let_go(Threads(plan.pid, self.statuses), pid, plan, ledger)
+            ledger.close()
 
     def forget_over(self) -> None:
         self.processes[:] = [process for process in self.processes if not process.is_over]
@@ -77,10 +96,11 @@ class Process:
         self.session: Session | None = None
         self.report = ProcessReport(self.pid, None)
         self.ledger = Ledger()
-        self.guardian = Guardian(self.ledger)
+        self.guardian = Guardian(self.ledger, common.guarded)
         threads.on_birth = self._on_birth
         common.report.processes.append(self.report)
         common.processes.append(self)
+        common.guarded.add(self.pid)
 
     # Entering a program
 
@@ -403,6 +423,7 @@ class Process:
         self.status = status
         self.report.exit = exit_code(status)
         if self.tracee is not None:
+            self.common.ended.append(self.tracee.breakpoints.plan())
             self.tracee.forget_gone()
         self._close()
 
@@ -437,6 +458,7 @@ class Process:
     def _close(self) -> None:
         self.is_over = True
         self.guardian.dismiss()
+        self.common.guarded.remove(self.pid)
         self.acceptors.close()
         self.common.statuses.remove(self.threads)
         self.tracee = self.session = None

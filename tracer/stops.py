@@ -69,6 +69,7 @@ class Statuses:
         self.ends: dict[int, int] = {}
         self._tracees: list[Threads] = []
         self._early: deque[Status] = deque()
+        self._unclaimed: set[int] = set()
 
     def add(self, threads: "Threads") -> None:
         if threads not in self._tracees:
@@ -87,6 +88,16 @@ class Statuses:
         if peeked is not None:
             self._take(peeked)
         return peeked is not None
+
+    def take_orphans(self) -> list[int]:
+        """Children that nobody's event has told of since this was asked last: their parent was killed as they were born.
+
+        To be asked now and then, when there is nothing else to do. They are stopped.
+        """
+        known, self._unclaimed = self._unclaimed, {status.tid for status in self._early}
+        orphans = known & self._unclaimed
+        self._early = deque(status for status in self._early if status.tid not in orphans)
+        return sorted(orphans)
 
     def next(self, owner: "Threads") -> Status | None:
         """The oldest of these threads' that there is now. Never blocks."""
@@ -560,7 +571,7 @@ class Threads:
     def _note_child(self, thread: Thread, child: int) -> None:
         if self._is_thread(child):
             self.threads.setdefault(child, Thread(child))
-        elif self._shares_memory(child, otherwise=bool(thread.vfork_child)):
+        elif self.shares_memory(child, otherwise=bool(thread.vfork_child)):
             self._admit_guest(child)
         else:
             self._wait_for_child(child)
@@ -571,7 +582,7 @@ class Threads:
     def _is_thread(self, tid: int) -> bool:
         return os.path.exists(f"/proc/{self.pid}/task/{tid}")
 
-    def _shares_memory(self, child: int, *, otherwise: bool) -> bool:
+    def shares_memory(self, child: int, *, otherwise: bool) -> bool:
         """clone(CLONE_VM) without CLONE_THREAD. A kernel without kcmp(2) cannot say: then `otherwise`."""
         try:
             return syscall("kcmp", self.pid, child, _KCMP_VM, 0, 0) == 0

@@ -102,6 +102,15 @@ def _annex_at(plan: Plan, rip: int) -> AnnexPlan | None:
     return next((annex for annex in plan.annexes if annex.start <= rip < annex.end), None)
 
 
+def has_annexes(pid: int, plan: Plan) -> bool:
+    """Whether the process, perhaps a child of the plan's, has its annexes. Without any nobody can tell."""
+    try:
+        mapped = {m.start for m in parse_maps(procfs.read(pid, "maps")) if not m.path and m.prot & PROT_EXEC}
+    except (TraceeGone, PermissionError):
+        return False
+    return bool(plan.annexes) and all(annex.start in mapped for annex in plan.annexes)
+
+
 def annex_gadget(annex: AnnexPlan) -> Gadget:
     return Gadget(annex.park + PARK_SYSCALL, annex.park)
 

@@ -36,6 +36,17 @@ def threads(pid: int) -> list[int]:
         raise TraceeGone("process has ended", where=f"pid {pid}") from None
 
 
+def children(pid: int) -> list[int]:
+    """Those of all its threads (CONFIG_PROC_CHILDREN; without it none are seen)."""
+    out: list[int] = []
+    for tid in threads(pid):
+        try:
+            out += [int(word) for word in read(pid, f"task/{tid}/children").split()]
+        except TraceeGone:
+            continue
+    return out
+
+
 def executable(pid: int) -> str:
     """Where /proc/PID/exe points; empty for a kernel thread."""
     try:

@@ -208,6 +208,66 @@ def test_radium_killed_among_births(children, work, profile, seed):
     assert target.check_success() == whole.stdout
 
 
+# Runs the command line with something changed first.
+CHANGED = """
+import os, signal, sys
+from radium.tracer.process import Process
+%s
+from radium.cli import main
+sys.exit(main())
+"""
+DIES_AT_A_BIRTH = """
+Process._on_birth = lambda self, stop: os.kill(os.getpid(), signal.SIGKILL)
+"""
+KILLS_AT_A_BIRTH = """
+from radium.errors import TraceeGone
+from radium.linux import ptrace
+def is_the_one(tid, killed=[]):
+    if killed or open(f"/proc/{tid}/comm").read() != "children\\n":
+        return False
+    killed.append(tid)
+    return True
+def event_message(tid, ask=ptrace.event_message):
+    child = ask(tid)
+    if is_the_one(tid):
+        os.kill(tid, signal.SIGKILL)
+        print(f"born: {child}", file=sys.stderr, flush=True)
+        raise TraceeGone("killed")
+    return child
+ptrace.event_message = event_message
+"""
+
+
+def radium_changed(work, code, command, *arguments):
+    argv = [sys.executable, "-P", "-c", CHANGED % code, command, *arguments]
+    return work.popen(argv)
+
+
+def test_radium_killed_at_a_birth(children, work, profile):
+    """A child that is born in the moment in which radium is killed is put right by the guardian of its parent."""
+    target = work.start([children, "linger", 1], hold=True)
+    before = Snapshot.of(target.pid, LIBRARY)
+    radium = radium_changed(work, DIES_AT_A_BIRTH, "attach", "--split", profile("work"), "--pid", target.pid)
+    radium.err.wait_for("attached")
+    target.release()
+    radium.wait()
+    poll_until(lambda: len(descendants(target.pid)) == 1, "the child is there")
+    check_left(target, before, descendants(target.pid))
+
+
+def test_parent_killed_at_a_birth(children, work, profile):
+    """A child whose parent is killed before anybody has heard of it is not left standing."""
+    script = '"$0" linger 1; "$0" linger 0'
+    command = ["--split", profile("work"), "--", "/bin/sh", "-c", script, children]
+    radium = radium_changed(work, KILLS_AT_A_BIRTH, "run", *command)
+    child = radium.err.wait_for(r"^born: (\d+)")[1]
+    radium.out.wait_for("CALLED")
+    # It reads the end of its parent's pipe, and ends.
+    poll_until(lambda: not Path(f"/proc/{child}").exists() or status(int(child))["State"][0] == "Z", "the child has ended")
+    radium.release()
+    radium.check_success()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_acceptor_killed(children, work, profile, acceptor, seed):
     """An acceptor that is killed while children's calls are away costs nothing but the time of those calls."""
