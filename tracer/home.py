@@ -218,6 +218,8 @@ class Home:
         return changed, lost
 
     def _watch_again(self, lost: Runs) -> None:
+        # What is lost may be mapped no more.
+        self.refresh()
         self._forget(lost)
         self._protect(lost)
 
