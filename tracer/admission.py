@@ -71,15 +71,15 @@ def why_let_go(pid: int) -> str:
 
     execve(2): whose tracer has no rights over it runs a set-user-ID program without its owner's rights.
     """
-    if procfs.auxiliary_vector(pid).get(_AT_SECURE):
-        return "it runs with rights that its caller has not (setuid, setgid or capabilities)"
     try:
         status = os.stat(f"/proc/{pid}/exe")
         is_owner = int(procfs.status(pid)["Uid"].split()[1]) == status.st_uid
     except OSError:
         return "its file may not be read"
     if status.st_mode & stat.S_ISUID and not is_owner:
-        return "it is setuid, and has not got its owner's rights because radium is not root; use sudo radium, or --follow no"
+        return "it is setuid, and has not got its owner's rights because radium is not root: use sudo radium, or --follow no"
+    if procfs.auxiliary_vector(pid).get(_AT_SECURE):
+        return "it runs with rights that its caller has not (setuid, setgid or capabilities)"
     return ""
 
 

@@ -5,6 +5,7 @@ job ends with its main process; children that outlive it are left as they were f
 """
 
 import os
+import resource
 import select
 import signal
 import sys
@@ -49,6 +50,7 @@ class Job:
         self._poll = select.poll()
         self._poll.register(wakeups.fd, select.POLLIN)
         self._next_turn = self._next_search = 0.0
+        self._limits = raise_limit()
 
     @property
     def status(self) -> int | None:
@@ -101,7 +103,7 @@ class Job:
         """Starts the program; its exit code as a shell tells it. Raises NotPossible, UsageError."""
         self._say_what_is_left_out()
         self.acceptors.try_connect()
-        pid = start(command)
+        pid = start(command, self._limits)
         self.common.statuses.awaited.add(pid)
         threads = Threads(pid, self.common.statuses)
         threads.adopt(pid)
@@ -238,13 +240,20 @@ class Job:
             process.threads.look()
 
 
-def start(command: Sequence[str]) -> int:
-    """The program's process, seized and about to execute it."""
+def raise_limit() -> tuple[int, int]:
+    """As many descriptors as we may have, since each process that is followed takes some; the limits that we had."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    return before
+
+
+def start(command: Sequence[str], limits: tuple[int, int]) -> int:
+    """The program's process, seized and about to execute it. limits: of descriptors, as it is to have them."""
     ready, go = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(go)
-        _execute(command, ready)
+        _execute(command, ready, limits)
     os.close(ready)
     ptrace.seize(pid, OPTIONS)
     os.write(go, b"!")
@@ -252,10 +261,11 @@ def start(command: Sequence[str]) -> int:
     return pid
 
 
-def _execute(command: Sequence[str], ready: int) -> None:
+def _execute(command: Sequence[str], ready: int, limits: tuple[int, int]) -> None:
     """In the child; does not return."""
     try:
         os.read(ready, 1)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.execvp(command[0], list(command))

@@ -123,6 +123,16 @@ def test_a_shell(children, work, profile):
     assert split.split("work_mix")["calls"] == {"remote": (3 + 3 + 31 + 4) * CALLS, "local": 0}
 
 
+def test_a_limit_of_descriptors(children, work, profile):
+    """A soft limit of descriptors is the program's, and keeps radium from following nobody."""
+    limits = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (48, {1 << 12}));"
+    code = f"{limits} import sys; from radium.cli import main; sys.exit(main())"
+    program = ["/bin/sh", "-c", 'ulimit -S -n; ulimit -H -n; "$0" tree', children]
+    radium = work.popen([sys.executable, "-P", "-c", code, "run", "--split", profile("work"), "--", *program])
+    assert radium.check_success().startswith("48\n4096\n")
+    assert "let go" not in radium.err.finish() and "work_mix: 124 remote" in radium.err.finish()
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_of_python(work, method):
     """multiprocessing and concurrent.futures by each start method: the workers' products are remote, and right."""

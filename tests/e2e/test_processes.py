@@ -22,21 +22,24 @@ def test_exec(build, work, profile, mode):
     assert remote_total(split.report) >= 10
 
 
+@pytest.mark.parametrize("follow", ["yes", "no"])
 @pytest.mark.parametrize("mode", ["fork", "grand", "spawn", "system", "vfork"])
-def test_children(build, work, profile, mode):
-    """Children of fork, vfork, posix_spawn and system live as without radium, also when they make the split call."""
+def test_children(build, work, profile, mode, follow):
+    """Children of fork, vfork, posix_spawn and system live as without radium, followed or not, with split calls or without."""
     whole = work.run_whole([build("forks", library="work"), mode])
-    split = work.run_split([build("forks", library="work"), mode], profile("work"))
+    split = work.run_split([build("forks", library="work"), mode], profile("work"), "--follow", follow)
     assert sorted(whole.stdout.splitlines()) == sorted(split.stdout.splitlines())
     assert whole.exit == split.exit, split.stderr
-    assert split.check_no_traceback().remote("work_mix") >= 6
+    of_children = {"fork": 5, "grand": 10}.get(mode, 0) if follow == "yes" else 0
+    assert split.check_no_traceback().remote("work_mix") == 6 + of_children
 
 
-def test_child_outlives_the_session(build, work, profile):
+@pytest.mark.parametrize("follow", ["yes", "no"])
+def test_child_outlives_the_session(build, work, profile, follow):
     """A child forked during a session makes the split call after the detach: no breakpoint was left in it."""
     program = build("forks", library="work")
     target = work.start([program, "linger"], hold=True)
-    session = work.attach(target.pid, profile("work"))
+    session = work.attach(target.pid, profile("work"), "--follow", follow)
     target.release()
     target.out.wait_for("LINGERING")
     session.detach()
