@@ -14,6 +14,7 @@ from harness import (
     Snapshot,
     code_of,
     descendants,
+    descendants_named,
     poll_until,
     remote_total,
     status,
@@ -121,6 +122,35 @@ def test_a_shell(children, work, profile):
     script = '"$0" fork 1 | cat; "$0" fork 1 > out & wait $!; echo $?; cat out; ("$0" tree); exec "$0" fork 2'
     split = work.same(["/bin/sh", "-c", script, children], profile("work"))
     assert split.split("work_mix")["calls"] == {"remote": (3 + 3 + 31 + 4) * CALLS, "local": 0}
+
+
+def test_a_call_stalls_nobody_else(build, work, profile):
+    """While a call of one process is away for seconds, another makes its calls, and ends."""
+    script = '"$0" 6000 & "$1" 200; kill -0 $! && echo STILL; wait $!'
+    programs = [build("slow", library="slow"), build("null", library="null")]
+    split = work.run_split(["/bin/sh", "-c", script, *programs], profile("null"), "--split", profile("slow"))
+    assert split.exit == 0 and "STILL" in split.stdout, split.stdout
+    assert split.remote("null_call") == 200 and split.remote("slow_fill") == 1, split.stderr
+
+
+def test_told_to_end(children, work, profile):
+    """`run` that is told to end leaves all processes, and tells the program, whose end is its own."""
+    session = work.start_split([children, "linger", 3], profile("work"), hold=True)
+    session.running.out.wait_for("READY")
+    session.running.release()
+    session.running.out.wait_for("LINGERING")
+    (pid,) = descendants_named(session.running.pid, "children")[:1]
+    pids = descendants(pid)
+    session.running.kill(signal.SIGTERM)
+    assert session.running.wait() == 128 + signal.SIGTERM
+    poll_until(lambda: not any(is_alive(child) for child in pids), "they end")
+
+
+def is_alive(pid):
+    try:
+        return status(pid)["State"][0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_a_limit_of_descriptors(children, work, profile):
