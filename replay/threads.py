@@ -64,6 +64,7 @@ class Thread:
     def resume(self) -> None:
         ptrace.resume(self.pid)
         self.is_running = True
+        self._xstate = b""
 
     def answer(self, regs: Registers, result: int) -> None:
         """The call that it stands at is not made; it will go on behind it with the result (seccomp(2) on skipping a call)."""
@@ -80,7 +81,6 @@ class Thread:
             regs.rip, regs.rax = regs.rip - SYSCALL_NBYTES, regs.orig_rax
         regs.orig_rax = NO_SYSCALL
         regs.eflags &= ~(RESUME_FLAG | TRAP_FLAG)
-        self._xstate = b""
         self._xstate = states.to_home(ptrace.xstate(self.pid), self._given)
         return wire.Standing(self.tid, self.as_seen, self.mask, regs.pack(), self._xstate)
 

@@ -308,12 +308,17 @@ class Home:
             self._scratch_of, self._scratch = self.layout, _large_mappings(self.mappings, self.layout)
         return subtract(self._scratch, results)
 
-    def missing(self, runs: Sequence[Run]) -> tuple[Runs, Runs]:
-        """(zero, data): what of the runs is readable and not held, as pages that are zero and pages with contents."""
+    def missing(self, runs: Sequence[Run], *, also_closed: bool = False) -> tuple[Runs, Runs]:
+        """(zero, data): what of the runs is readable and not held, as pages that are zero and pages with contents.
+
+        also_closed: or is not, but will be when the mirror's memory calls are repeated.
+        """
         zero: Runs = []
         data: Runs = []
         for start, end in runs:
             for area in self._areas_in(start, end):
+                if not (area.prot & PROT_READ or also_closed):
+                    continue
                 wanted = subtract([(max(area.start, start), min(area.end, end))], self.held.runs)
                 if not area.kind & ANONYMOUS:
                     data += wanted
@@ -325,23 +330,15 @@ class Home:
         return subtract(normalise(zero), self.stale.runs), normalise([*data, *intersect(self.stale.runs, normalise(zero))])
 
     def _areas_in(self, start: int, end: int) -> list[Area]:
-        return [
-            a for a in self.layout
-            if a.start < end and start < a.end and a.prot & PROT_READ and not a.kind & RESERVED
-        ]  # fmt: skip
+        return [a for a in self.layout if a.start < end and start < a.end and not a.kind & RESERVED]
 
     def readable(self, runs: Sequence[Run]) -> Runs:
-        """The pages of the runs that can be read (a file may be shorter than its mapping).
+        """The pages of the runs, which `missing` gave, that can be read: a file may be shorter than its mapping.
 
         A file's pages are all touched: before, they have no entry in the page table, and could not be protected.
         """
-        files = covered(area for area in self.layout if not area.kind & ANONYMOUS)
-        ends = [[(start, start + PAGE_SIZE), (end - PAGE_SIZE, end)] for start, end in subtract(runs, files)]
-        out = vm.readable(self.pid, intersect(runs, files), PAGE_SIZE)
-        for first, last in ends:
-            are_there = vm.readable(self.pid, [first, last], PAGE_SIZE) == [first, last]
-            out += [(first[0], last[1])] if are_there else vm.readable(self.pid, [(first[0], last[1])], PAGE_SIZE)
-        return normalise(out)
+        files = intersect(runs, covered(area for area in self.layout if not area.kind & ANONYMOUS))
+        return union(subtract(runs, files), vm.readable(self.pid, files, PAGE_SIZE)) if files else list(runs)
 
     def contents(self, runs: Sequence[Run]) -> Iterator[memoryview]:
         """The contents of the runs as the program sees them, in pieces; each is overwritten by the next."""

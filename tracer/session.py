@@ -654,7 +654,7 @@ class Session:
             # What is contended comes only if it is touched.
             page = (message.address, message.address + PAGE_SIZE)
             wanted = union([page], subtract(wanted, self.beside.contended))
-        zero, data = home.missing(wanted)
+        zero, data = home.missing(wanted, also_closed=True)
         data = home.readable(data)
         home.hold_zero(zero)
         home.hold(data)
