@@ -294,6 +294,7 @@ def test_system_calls_by_number(build, work, profile):
     for name in ("random", "cpu", "brk", "cpu_clock"):
         assert split.remote(f"kernel_{name}") == 4 and trips(split, f"kernel_{name}") == {}
     assert trips(split, "kernel_clocks") == {"syscall:getppid": 28}
+    assert split.remote("kernel_closed") == 4 and trips(split, "kernel_closed") == {"syscall:getppid": 12}
     assert trips(split, "kernel_map") == {"syscall:mmap": 8}
     assert trips(split, "kernel_unknown").keys() >= {"syscall:1000", "syscall:500"}
 

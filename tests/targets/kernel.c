@@ -56,6 +56,7 @@ static void round_of(long n)
     CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used) == 0);
     printf("own clock %ld\n", kernel_cpu_clock(used.tv_sec * 1000000000ll + used.tv_nsec));
     printf("memory %lx\n", kernel_memory());
+    printf("closed %ld\n", kernel_closed());
     printf("brk %lx\n", kernel_brk());
     printf("map %lx\n", kernel_map(file, 20000));
     printf("unknown %ld %ld %ld %ld\n", kernel_unknown(1000), kernel_unknown(500), kernel_unknown(-1),

@@ -121,6 +121,21 @@ long kernel_memory(void)
     return (long)(after >> 1);
 }
 
+/* Opens what was mapped closed, and has gone home closed: its pages are still to come then. */
+long kernel_closed(void)
+{
+    enum { PAGE = 4096 };
+    char *pages = mmap(NULL, 8 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(pages != MAP_FAILED && getppid() > 0);
+    CHECK(mprotect(pages + PAGE, 4 * PAGE, PROT_READ | PROT_WRITE) == 0);
+    pages[2 * PAGE] = 7;
+    CHECK(getppid() > 0 && mprotect(pages, 8 * PAGE, PROT_NONE) == 0 && getppid() > 0);
+    CHECK(mprotect(pages, 8 * PAGE, PROT_READ) == 0);
+    long sum = pages[0] + pages[2 * PAGE] + pages[3 * PAGE];
+    CHECK(munmap(pages, 8 * PAGE) == 0);
+    return sum;
+}
+
 long kernel_brk(void)
 {
     char *before = (char *)syscall(SYS_brk, 0);
