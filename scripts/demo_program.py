@@ -2,8 +2,8 @@
 """A plain program that multiplies matrices and knows nothing of radium: the one that the demo splits.
 
 Prints a line per round: its number and the SHA-256 of the product's bytes. With the same NumPy on the same CPU it
-prints the same lines each time. Without --rounds it goes on until it is ended.
-Example: OPENBLAS_NUM_THREADS=1 python scripts/demo_program.py --rounds 3
+prints the same lines each time. NumPy has as many threads as it likes. Without --rounds it goes on until it is ended.
+Example: python scripts/demo_program.py --rounds 3
 """
 
 import argparse

@@ -5,7 +5,6 @@ Example: .venv/bin/python scripts/demo_story.py
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from pathlib import Path
 from processes import Failed, Process, attach_command, attached, end_in_order, serving
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("demo_program.py"))]
-PLAIN = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
 SPLIT_ROUNDS = 20  # rounds that the program prints while it is attached
 AFTER_ROUNDS = 5  # rounds that it prints after it was detached
 
@@ -64,13 +62,13 @@ def split_for_a_while(program: Process, report: Path, where: list[str]) -> None:
 
 
 def unsplit_output(rounds: int) -> list[str]:
-    run = subprocess.run([*PROGRAM, "--rounds", str(rounds)], env=PLAIN, text=True, stdout=subprocess.PIPE, check=True)
+    run = subprocess.run([*PROGRAM, "--rounds", str(rounds)], text=True, stdout=subprocess.PIPE, check=True)
     return run.stdout.splitlines()
 
 
 def story(folder: Path) -> None:
     tell("1. A plain NumPy program starts. Nothing about it has been prepared.")
-    with Process([*PROGRAM, "--pause", "0.02"], "stdout", PLAIN) as program:
+    with Process([*PROGRAM, "--pause", "0.02"], "stdout") as program:
         program.wait_for_more(3)
         tell(f"   PID {program.pid}: {program.lines[-1]}")
 
