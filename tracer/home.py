@@ -337,6 +337,8 @@ class Home:
 
         A file's pages are all touched: before, they have no entry in the page table, and could not be protected.
         """
+        if not runs:
+            return []
         files = intersect(runs, covered(area for area in self.layout if not area.kind & ANONYMOUS))
         return union(subtract(runs, files), vm.readable(self.pid, files, PAGE_SIZE)) if files else list(runs)
 
