@@ -309,6 +309,11 @@ class Mirror:
         if self._room[0] < self._room[1]:
             self.fresh.add([self._room])
 
+    def expect(self, runs: Sequence[Run]) -> None:
+        """These pages will be written, and count as written."""
+        if self.registered & userfaultfd.WRITE_PROTECT:
+            userfaultfd.lift_protection(self.uffd, intersect(runs, self.held.runs))
+
     # Memory calls made by the call itself
 
     def record(self, call: LayoutCall) -> None:

@@ -234,6 +234,7 @@ class Session:
             mirror.drop(wire.runs(call.drop))
             mirror.place_zero(wire.runs(call.zero))
             mirror.place_payload(wire.runs(call.pages, payload_nbytes), self.channel.payload_into)
+            mirror.expect(wire.runs(call.results))
         except OSError as error:
             self.channel.skip_payload()
             self.channel.send(wire.Failed(call.number, "refused:memory", b"", 0.0))

@@ -16,7 +16,7 @@ from radium.tracer.stops import Thread
 class Call:
     """regs, xstate: where its thread is, when it is at home. An answer is told by `number`, that of the last leaving.
 
-    hinted: the pages that its profile says it will touch.
+    hinted: the pages that its profile says it will touch; results: those that it is expected to write.
     """
 
     thread: Thread
@@ -27,6 +27,7 @@ class Call:
     xstate: bytes
     hinted: Runs
     started: float
+    results: Runs = field(default_factory=list)
     number: int = 0
     left: float = 0.0
     recalled: str = ""  # why it was asked to come home

@@ -284,6 +284,7 @@ class Session:
         call.next_check = call.left + CHECK_S
         # First: a signal that a thread takes with it is written onto its stack.
         group = self._gather(call)
+        call.results = call.split.results.expect(call.hinted)
         self._send(channel, call, self._prepare(call, channel), group)
         self._heard = call.left
         self._next_look = min(self._next_look, call.left + LOOK_S) if self._away else call.left + LOOK_S
@@ -519,7 +520,7 @@ class Session:
         message = wire.Call(
             call.number, thread, call.frame, [member.standing for member in group.running],
             None if waiting == self._told_waiting else waiting, group.alone, prepared.delta, home.brk,
-            pack(prepared.drop), pack(prepared.zero), pack(prepared.pages), pack(prepared.scratch),
+            pack(prepared.drop), pack(prepared.zero), pack(prepared.pages), pack(prepared.scratch), pack(call.results),
             pack(self.beside.take_news()), self.call_timeout_s,
         )  # fmt: skip
         self._told_waiting = waiting
@@ -696,6 +697,7 @@ class Session:
         self._is_back(call)
         if self.audits and not self._away:
             self._audit(channel)
+        call.split.results.learn(call.hinted, call.results, dirty)
         call.written_back += npages(dirty)
         call.out_nbytes += channel.sent_nbytes - call.sent_nbytes
         call.back_nbytes += channel.received_nbytes - call.received_nbytes

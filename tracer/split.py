@@ -10,7 +10,7 @@ from radium.errors import ExpressionError
 from radium.linux import ptrace
 from radium.report import SplitReport
 from radium.tracer.resolve import SplitPoint
-from radium.tracer.working_set import WorkingSet
+from radium.tracer.working_set import Results, WorkingSet
 
 # In the XSAVE area: xmm0 to xmm15 lie at 160, 16 bytes each (Intel SDM volume 1, 10.5.1.2).
 _XMM, _XMM_NBYTES = 160, 16
@@ -25,7 +25,7 @@ class Split:
         self.point = point
         self.report = report
         self.profile = point.split
-        self.working_set = WorkingSet()
+        self.working_set, self.results = WorkingSet(), Results()
         self._away_s = self._mirror_s = 0.0
         self._ntrips = self._nends = 0
         self._signature = point.split.signature or abi.DEFAULT

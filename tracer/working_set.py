@@ -6,10 +6,12 @@ Within a session. Stack pages are remembered relative to the stack pointer, all 
 from collections.abc import Sequence
 
 from radium.core.addr import PAGE_SIZE, page_floor
-from radium.core.pages import PageSet, Run, Runs, normalise
+from radium.core.pages import PageSet, Run, Runs, intersect, normalise
 
 # A set that grows beyond this is started anew: it has become a list of everything.
 LARGEST_NBYTES = 1 << 30
+# Arbitrary: in every call of that number it is looked at again which results are written.
+RELEARN = 8
 
 
 class WorkingSet:
@@ -35,6 +37,25 @@ class WorkingSet:
         base = page_floor(rsp)
         stack: Sequence[Run] = [(start + base - _BIAS, end + base - _BIAS) for start, end in self._stack.runs]
         return normalise([(base, base + 2 * PAGE_SIZE), *self._pages.runs, *(run for run in stack if run[0] > 0)])
+
+
+class Results:
+    """Of the pages that a profile names, those that the calls write: noticing it again costs a fault for each of them."""
+
+    def __init__(self) -> None:
+        self._written = PageSet()
+        self._ncalls = 0
+
+    def expect(self, named: Runs) -> Runs:
+        """What a call that was given these pages will write, as far as the last ones tell."""
+        self._ncalls += 1
+        return [] if self._ncalls % RELEARN == 0 else intersect(named, self._written.runs)
+
+    def learn(self, named: Runs, expected: Runs, dirty: Runs) -> None:
+        """A call has ended. What was expected counts as written, so it tells nothing."""
+        if named and not expected:
+            self._written.remove(named)
+            self._written.add(intersect(named, dirty))
 
 
 # Keeps relative addresses positive, as page runs are.

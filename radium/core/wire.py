@@ -123,6 +123,7 @@ class Call(Message):
     zero: bytes  # page runs that are zero at home
     pages: bytes
     scratch: bytes  # page runs whose dirty pages are of no use at home
+    results: bytes  # page runs that the call will write: they count as written
     contended: bytes  # page runs that home writes too: the mirror drops those that came for a call when that call is home
     seconds: float  # deadline
 

@@ -80,7 +80,7 @@ class Conversation:
         values = {
             "number": 1, "thread": self.thread(), "frame": wire.Frame(RETURN, RSP), "running": [], "waiting": [], "alone": True,
             "delta": LayoutDelta(), "brk": HEAP + 0x2000, "drop": b"", "zero": pages.pack([(DATA, DATA + PAGE_SIZE)]),
-            "pages": pages.pack(SENT), "scratch": b"", "contended": b"", "seconds": 5.0,
+            "pages": pages.pack(SENT), "scratch": b"", "results": b"", "contended": b"", "seconds": 5.0,
         }  # fmt: skip
         return wire.Call(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -257,6 +257,7 @@ HOSTILE_CALLS: dict[str, Callable[[Conversation], dict[str, object]]] = {
     "very many threads": lambda c: {"running": [c.thread(tid) for tid in range(2, 3000)]},
     "waiters nowhere": lambda c: {"waiting": [c.waiter(tid, 0x10 * tid) for tid in range(2, 99)]},
     "waiters that wait for nothing": lambda c: {"waiting": [c.thread(tid, xstate=b"") for tid in range(2, 99)]},
+    "results nowhere": lambda c: {"results": pages.pack([(0x1000, USER_END)])},
     "contended nowhere": lambda c: {"contended": pages.pack([(0x1000, USER_END)])},
     "not alone": lambda c: {"alone": False, "running": [c.thread(2)], "waiting": [c.waiter(3, DATA)]},
 }

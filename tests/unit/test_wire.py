@@ -20,7 +20,7 @@ REGISTERS, MM = bytes(FORMAT.size), [0x400000] * wire.NMM
 STANDING, ASLEEP = wire.Standing(11, 3, 1 << 63, REGISTERS, b"xs"), wire.Standing(12, 4, 0, REGISTERS, b"")
 CALL = wire.Call(
     7, STANDING, wire.Frame(0x401000, 0x7FFD0000, 0x7000, [0x8000]), [], [ASLEEP], True, DELTA, 0x600000, RUNS, b"", RUNS, RUNS,
-    b"", 60.0,
+    RUNS, b"", 60.0,
 )  # fmt: skip
 SETUP = wire.Setup(1, [AREA], [Area(0x7000, 0x8000, 5, 0, "[vdso]")], b"\x7fELF", 0x600000, MM, {"getpid": 1}, "auto", True, [])
 ANSWER = wire.Answer(
