@@ -27,6 +27,7 @@ class Outcome(NamedTuple):
     """How a call ended here: RETURNED or why it goes home; and all threads of the mirror, standing.
 
     brought: pages that came for its sake while it was here, roughly.
+    others_wait_again: its other threads wait in a futex again where they waited at home: none is in the middle of something.
     """
 
     call: wire.Call
@@ -35,6 +36,7 @@ class Outcome(NamedTuple):
     threads: list[wire.Standing]
     seconds: float
     brought: Runs
+    others_wait_again: bool
 
 
 class Link(Protocol):

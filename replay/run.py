@@ -289,8 +289,20 @@ class Runner:
             standing = [thread.standing(self._states) for thread in self.threads.values()]
         except OtherCpu:
             raise CallFailed("refused:registers") from None
+        others_wait_again = all(self._waits_again(other) for other in standing if other.tid != call.tid)
         self._dismiss(call)
-        return Outcome(call.message, going.reason, going.tid, standing, time.monotonic() - call.started, call.brought.runs)
+        return Outcome(
+            call.message, going.reason, going.tid, standing, time.monotonic() - call.started, call.brought.runs,
+            others_wait_again,
+        )  # fmt: skip
+
+    def _waits_again(self, standing: wire.Standing) -> bool:
+        """Whether a thread waits where it waited at home."""
+        before = self._waiting_at_home.get(standing.tid)
+        if before is None or standing.tid not in self._futexes:
+            return False
+        was, now = Registers.unpack(before.registers), Registers.unpack(standing.registers)
+        return (was.rip, was.rsp) == (now.rip, now.rsp)
 
     def _call_of(self, tid: int) -> Active:
         """That the thread belongs to."""

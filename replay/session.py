@@ -204,7 +204,8 @@ class Session:
         is_over = outcome.reason == wire.RETURNED and not runner.calls
         stacks = [Registers.unpack(thread.registers).rsp for thread in outcome.threads]
         dirty, dead = mirror.collect(
-            stacks, wire.runs(call.scratch) if is_over else [], goes_on=not is_over or len(outcome.threads) > 1
+            stacks, wire.runs(call.scratch) if is_over and outcome.others_wait_again else [],
+            goes_on=not is_over or len(outcome.threads) > 1,
         )
         contended = intersect(self._contended.runs, union(mirror.held.runs, dirty))
         if runner.calls:

@@ -369,6 +369,10 @@ class Home:
         self.breakpoints.hide(address, out)
         return out
 
+    def end_of_area(self, address: int) -> int:
+        """Of the mapping there, with those behind it that look alike; the address itself if there is none."""
+        return next((a.end for a in self.layout if a.start <= address < a.end), address)
+
     def is_stack(self, address: int) -> bool:
         return any(a.kind & STACK and a.start <= address < a.end for a in self.layout)
 

@@ -285,7 +285,7 @@ class Session:
         # First: a signal that a thread takes with it is written onto its stack.
         group = self._gather(call)
         call.results = call.split.results.expect(call.hinted)
-        self._send(channel, call, self._prepare(call, channel), group)
+        self._send(channel, call, self._prepare(call, channel, group), group)
         self._heard = call.left
         self._next_look = min(self._next_look, call.left + LOOK_S) if self._away else call.left + LOOK_S
         self._away[call.number] = call
@@ -461,7 +461,7 @@ class Session:
 
     # 3 delta
 
-    def _prepare(self, call: Call, channel: Channel) -> Prepared:
+    def _prepare(self, call: Call, channel: Channel, group: Group) -> Prepared:
         home = self.tracee.home
         if self._generation != self.acceptors.generation:
             self._set_up(call, channel)
@@ -480,7 +480,7 @@ class Session:
         volatile = [] if self._away else home.drop_volatile()
         followed = normalise([*delta.unmap, *((area.start, area.end) for area in delta.map)])
         drop = subtract(union(union(lost, volatile), self.beside.take_refused()), followed)
-        scratch = home.scratch(call.hinted) if call.split.profile.scratch else []
+        scratch = self._scratch(call, group)
         wanted = subtract(wanted, intersect(home.stale.runs, scratch))
         zero, data = home.missing(wanted)
         data = home.readable(data)
@@ -491,6 +491,12 @@ class Session:
         home.hold_zero(zero)
         home.hold(subtract(pages, changed))
         return Prepared(delta, drop, zero, pages, scratch)
+
+    def _scratch(self, call: Call, group: Group) -> Runs:
+        """Where the call leaves nothing of use: not if it, or another thread with it, goes on from the middle of something."""
+        if not call.split.profile.scratch or not call.is_at_entry or group.running:
+            return []
+        return subtract(self.tracee.home.scratch(call.hinted), self.tracee.stacks())
 
     def _predict(self, call: Call) -> Runs:
         """What the call will touch, as far as earlier ones tell; of contended pages only those of its own thread."""

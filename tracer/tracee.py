@@ -1,6 +1,7 @@
 """A tracee: its threads, its memory, what radium has put into it, and how all of that is taken out again."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from radium.core import wire
 from radium.core.pages import Run, Runs, around, offset_in
@@ -9,7 +10,7 @@ from radium.errors import NotPossible, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace
 from radium.linux.cpuid import state_components
 from radium.tracer.breakpoint import Breakpoints
-from radium.tracer.home import Home
+from radium.tracer.home import RED_ZONE, Home
 from radium.tracer.ledger import Ledger, Moved, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import Threads
@@ -86,6 +87,17 @@ class Tracee:
         if self._inner == self.pid:
             return tid
         return self._inner if tid == self.pid else _inner_ids(self.pid, tid)
+
+    def stacks(self) -> Runs:
+        """What its threads, all stopped, stand on, and may look at."""
+        stacks = []
+        for tid in self.threads.threads:
+            with suppress(TraceeGone):
+                regs = ptrace.registers(tid)
+                # glibc has the stack of a thread that it made end below what fs_base points to (allocate_stack in nptl).
+                end = regs.fs_base if regs.fs_base > regs.rsp else self.home.end_of_area(regs.rsp)
+                stacks.append((regs.rsp - RED_ZONE, end))
+        return around(stacks)
 
     # Commit
 

@@ -110,3 +110,11 @@ def python_target(name):
     import sys
 
     return [sys.executable, os.path.join(os.path.dirname(__file__), "..", "targets", name)]
+
+
+@pytest.mark.parametrize("audit", ["", "1"])
+def test_scratch_of_others(build, work, profile, monkeypatch, audit):
+    """Where a call's profile says that it leaves nothing of use, another thread's stack and buffers are of use all the same."""
+    monkeypatch.setitem(work.env, "RADIUM_AUDIT", audit)
+    split = work.same([build("scratch", library="scratch"), 8], profile("scratch"))
+    assert split.remote("scratch_wake") == 8 and split.remote("scratch_pack") == 8
