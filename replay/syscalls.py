@@ -3,19 +3,14 @@
 HARMLESS run there without a stop: they touch nothing but the mirror's own memory and the clock.
 ANSWERED have an answer that is known from home, given without running anything.
 PLACEMENT is advice, answered without effect.
-futex(2) is done in the mirror (futexes.py) for WAIT, WAKE and their forms with a bitset, on memory that no other process
-shares; all others go home: with priority inheritance the kernel keeps state of its own, and moves between two futexes are
-rare. So does every one of a call whose profile lets the tracee's other threads run meanwhile.
-sched_yield is answered, and counted: a mirror in which everybody waits and yields goes home.
-rt_sigprocmask(2) is noted, and done at home when the thread comes there; one that unblocks a signal which is blocked there
-goes home, where that one may be waiting.
+EMULATED are done by the runner, in which the mirror's threads meet: none is made, in the mirror or at home.
 Memory calls (core.mapping.JOURNALLED) run there and are journalled; those that cannot be repeated at home at the same
 address with the same meaning go home: mappings of files, shared ones, locked ones.
 AT_HOME are those of which one might think otherwise.
 """
 
 HARMLESS: dict[str, str] = {
-    "clock_gettime": "the CLOCKS below have no owner; the vdso answers them mostly",
+    "clock_gettime": "of the CLOCKS below, which have no owner; the vdso answers them mostly",
     "clock_getres": "a property of the clock",
     "gettimeofday": "as clock_gettime",
     "time": "as clock_gettime",
@@ -50,6 +45,14 @@ ANSWERED: dict[str, str] = {
 PLACEMENT: dict[str, str] = {
     "mbind": "a NUMA policy for a range",
     "set_mempolicy": "a NUMA policy for the thread",
+}
+
+EMULATED: dict[str, str] = {
+    "futex": "WAIT and WAKE, with a bitset or without, on memory of this process alone (futexes.py); not where others go on at "
+    "home (`threads = \"run\"`), nor with priority inheritance, of which the kernel keeps state, nor moves: these go home",
+    "sched_yield": "counted: a mirror in which everybody waits or yields goes home",
+    "rt_sigprocmask": "noted, and done at home when its thread comes there; one that lets signals in goes home, where they wait",
+    "clock_gettime": "of the other clocks: home is asked",
 }
 
 AT_HOME: dict[str, str] = {
