@@ -51,7 +51,7 @@ EMULATED: dict[str, str] = {
     "futex": "WAIT and WAKE, with a bitset or without, on memory of this process alone (futexes.py); not where others go on at "
     "home (`threads = \"run\"`), nor with priority inheritance, of which the kernel keeps state, nor moves: these go home",
     "sched_yield": "counted: a mirror in which everybody waits or yields goes home",
-    "rt_sigprocmask": "noted, and done at home when its thread comes there; one that lets signals in goes home, where they wait",
+    "rt_sigprocmask": "noted, and done at home when its thread comes there; one that lets some in goes home, where they wait",
     "clock_gettime": "of the other clocks: home is asked",
 }
 
