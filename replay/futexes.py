@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from radium.core.futex import WAIT, Futex
+from radium.core.wire import Clocks
 
 
 class Waiter(NamedTuple):
@@ -22,14 +23,17 @@ class Waiter(NamedTuple):
     until: float | None = None
 
 
-def until(call: Futex, read_word: Callable[[int], int]) -> float | None:
-    """When the waiter gives up: WAIT's time is relative, WAIT_BITSET's a moment of one of two clocks."""
+def until(call: Futex, read_word: Callable[[int], int], clocks: Clocks) -> float | None:
+    """When the waiter gives up: WAIT's time is relative, WAIT_BITSET's a moment of one of two clocks, of home's.
+
+    clocks: what home's are ahead of ours.
+    """
     if not call.timeout_at:
         return None
     seconds = read_word(call.timeout_at) + read_word(call.timeout_at + 8) / 1e9
     if call.operation == WAIT:
         return time.monotonic() + seconds
-    return seconds + (time.monotonic() - time.time() if call.is_realtime else 0)
+    return seconds + (time.monotonic() - time.time() if call.is_realtime else -clocks.monotonic / 1e9)
 
 
 class Futexes:

@@ -65,6 +65,7 @@ class Mirror:
         self.identity = setup.identity
         self.may_change_layout = setup.may_change_layout
         self.home_components = setup.components
+        self.clocks = setup.clocks
         self._mm = setup.mm
         self.brk = setup.brk
         self.layout: Layout = list(setup.layout)
@@ -73,7 +74,7 @@ class Mirror:
         self._touched: Runs = []
         self._room: Run = (0, 0)
         used = [*covered(self.layout), *((a.start, a.end) for a in setup.special)]
-        self.vessel = Vessel(place(normalise(used)), limits)
+        self.vessel = Vessel(place(normalise(used)), limits, setup.clocks)
         try:
             self._build(setup)
         except OSError as error:

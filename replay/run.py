@@ -463,7 +463,7 @@ class Runner:
         if self.page_ins.word(call.address, 4) != call.value:
             thread.answer(regs, -EAGAIN)
             return
-        self._futexes.wait(Waiter(thread.tid, call.address, call.bitset, until(call, self.page_ins.word)))
+        self._futexes.wait(Waiter(thread.tid, call.address, call.bitset, until(call, self.page_ins.word, self.mirror.clocks)))
 
     def _wake(self, tid: int, result: int, call: Active) -> None:
         """A thread that waits no longer goes on behind its system call; one that waited at home comes here, to the call."""

@@ -12,6 +12,7 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 
+from radium.core import wire
 from radium.core.mapping import MAP_ANONYMOUS
 from radium.linux import namespaces, seccomp
 from radium.linux.libc import NUMBERS
@@ -30,13 +31,17 @@ class Limits:
     max_memory_nbytes: int | None = None
 
 
-def enter(limits: Limits) -> None:
-    """In the child, before the vessel is executed."""
+def enter(limits: Limits, clocks: wire.Clocks) -> None:
+    """In the child, before the vessel is executed. clocks: what home's are ahead of ours."""
     namespaces.die_with_parent(signal.SIGKILL)
     # Out of the reach of the signals that a terminal sends to our group, and without a descriptor of ours.
     os.setsid()
     namespaces.close_descriptors_at_exec()
     _unshare_all()
+    if clocks != wire.SAME_CLOCKS:
+        # Without privilege (CAP_SYS_TIME) the mirror sees ours.
+        with suppress(OSError):
+            namespaces.unshare_clocks(clocks.monotonic, clocks.boottime)
     namespaces.set_oom_score(1000)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if limits.max_memory_nbytes is not None:

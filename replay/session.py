@@ -1,6 +1,7 @@
 """One connection, one mirror: the acceptor's side of a session, in a process of its own.
 
-Hello -> Welcome | Refused      Setup (no answer: a failure answers the first call)      Call -> Answer | Failed
+Hello -> Welcome | Refused      AskNow -> Now      Setup (no answer: a failure answers the first call)
+Call -> Answer | Failed
 while calls are here:  Fetch -> Pages, AskBrk -> Brk, AskClock -> Clock, AskThread -> State, Beat,
                            Recall, Discard -> Discarded
 """
@@ -24,7 +25,7 @@ from radium.core.pages import PageSet, Runs, intersect, pack, total, union
 from radium.core.regs import Registers
 from radium.dirty import can_track_by_pagemap, digest
 from radium.errors import FrameError, JobFailed, RadiumError
-from radium.linux import procfs
+from radium.linux import clocks, procfs
 from radium.linux.signals import read_signals, signalfd
 from radium.replay.mirror import Mirror, apply_delta
 from radium.replay.outcome import CallFailed, Outcome
@@ -90,7 +91,9 @@ class Session:
             self.channel.send(refusal)
             return False
         abilities = ["pagemap"] if can_track_by_pagemap() else []
-        self.channel.send(wire.Welcome(wire.PROTOCOL, radium.__version__, platform.release(), abilities))
+        self.channel.send(
+            wire.Welcome(wire.PROTOCOL, radium.__version__, platform.release(), abilities, clocks.boot_id(), _now())
+        )
         return True
 
     def _refusal(self, hello: wire.Hello) -> wire.Refused | None:
@@ -144,6 +147,8 @@ class Session:
                 self._settle(functools.partial(self.runner.recall, message.number))
         elif isinstance(message, wire.Discard):
             self._discard()
+        elif isinstance(message, wire.AskNow):
+            self.channel.send(wire.Now(_now()))
         elif isinstance(message, wire.Audit):
             self._answer_audit(message)
         else:
@@ -319,3 +324,7 @@ class Session:
 
     def beat(self) -> None:
         self.channel.send(wire.Beat())
+
+
+def _now() -> wire.Clocks:
+    return wire.Clocks(*clocks.now_ns())

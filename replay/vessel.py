@@ -16,6 +16,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
+from radium.core import wire
 from radium.core.mapping import Mapping, parse_maps
 from radium.core.regs import NO_SYSCALL, Registers
 from radium.errors import JobFailed
@@ -86,9 +87,9 @@ class Vessel:
     Its first thread makes system calls for us and runs nothing of the tracee's; `start_thread` makes those that do.
     """
 
-    def __init__(self, base: int, limits: sandbox.Limits) -> None:
+    def __init__(self, base: int, limits: sandbox.Limits, clocks: wire.Clocks = wire.SAME_CLOCKS) -> None:
         self.base = base
-        self.pid = _start(base, limits)
+        self.pid = _start(base, limits, clocks)
         self.threads: list[int] = []
         self._is_killed = False
         self.memory = vm.ForcedMemory(self.pid)
@@ -240,13 +241,13 @@ def _checked(name: str, result: int, arguments: tuple[int, ...] = ()) -> int:
     return result
 
 
-def _start(base: int, limits: sandbox.Limits) -> int:
+def _start(base: int, limits: sandbox.Limits, clocks: wire.Clocks) -> int:
     image = os.memfd_create("vessel", os.MFD_CLOEXEC)
     os.write(image, _elf(base))
     ready, go = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become(image, ready, limits)
+        _become(image, ready, limits, clocks)
     os.close(ready)
     os.close(image)
     try:
@@ -263,11 +264,11 @@ def _start(base: int, limits: sandbox.Limits) -> int:
     return pid
 
 
-def _become(image: int, ready: int, limits: sandbox.Limits) -> None:
+def _become(image: int, ready: int, limits: sandbox.Limits, clocks: wire.Clocks) -> None:
     """In the child; does not return."""
     try:
         os.read(ready, 1)
-        sandbox.enter(limits)
+        sandbox.enter(limits, clocks)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.execve(image, [NAME], {})
     finally:

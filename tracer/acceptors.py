@@ -17,11 +17,15 @@ from radium.channel import Channel
 from radium.core import cpu, wire
 from radium.core.addr import PAGE_SIZE
 from radium.errors import AcceptorLost, AcceptorRefused, FrameError, RadiumError
-from radium.linux import procfs
+from radium.linux import clocks, procfs
 
 CONNECT_S = 0.3
 # Between attempts: short enough that an acceptor which comes back is used soon, long enough to cost nothing.
 RETRY_S, LONGEST_RETRY_S = 0.25, 8.0
+# More than a question and its answer take; time namespaces that are used differ by more (a container that was moved).
+SAME_CLOCK_NS = 1_000_000_000
+# The quickest of so many answers has met no other work on its way. Arbitrary.
+NQUESTIONS = 8
 
 Say = Callable[[str], None]
 Endpoint = tuple[str, int]
@@ -85,6 +89,7 @@ class Acceptors:
         self.say = say
         self.channel: Channel | None = None
         self.generation = 0
+        self.clocks = wire.SAME_CLOCKS  # what ours are ahead of the acceptor's
         self._retry_s = RETRY_S
         self._next_try = 0.0
         self._shared = shared or _Shared(cpu.usable(procfs.cpu_flags()))
@@ -132,7 +137,7 @@ class Acceptors:
 
     def _use(self, name: str, channel: Channel) -> None:
         try:
-            _shake_hands(channel, self.token, self._shared.cpu)
+            self.clocks = _shake_hands(channel, self.token, self._shared.cpu)
         except RadiumError:
             channel.close()
             raise
@@ -173,8 +178,8 @@ def _connect(endpoint: Endpoint) -> Channel:
     return Channel(socket.create_connection(endpoint, timeout=CONNECT_S), f"acceptor {endpoint[0]}:{endpoint[1]}")
 
 
-def _shake_hands(channel: Channel, token: str, flags: list[str]) -> None:
-    """Raises AcceptorRefused with the acceptor's reason, AcceptorLost, FrameError."""
+def _shake_hands(channel: Channel, token: str, flags: list[str]) -> wire.Clocks:
+    """What our clocks are ahead of the acceptor's. Raises AcceptorRefused with its reason, AcceptorLost, FrameError."""
     channel.send(wire.Hello(wire.PROTOCOL, radium.__version__, token, PAGE_SIZE, flags))
     message, _ = channel.receive()
     if isinstance(message, wire.Refused):
@@ -186,3 +191,27 @@ def _shake_hands(channel: Channel, token: str, flags: list[str]) -> None:
             f"it speaks protocol {message.protocol}, we speak {wire.PROTOCOL}", where=channel.peer,
             advice="install the same radium on both machines",
         )  # fmt: skip
+    ours, theirs = _now(), message.clocks
+    furthest = max(abs(ours.monotonic - theirs.monotonic), abs(ours.boottime - theirs.boottime))
+    # One kernel has one clock, if no time namespace makes two of it.
+    return wire.SAME_CLOCKS if message.boot == clocks.boot_id() and furthest < SAME_CLOCK_NS else _compare_clocks(channel)
+
+
+def _compare_clocks(channel: Channel) -> wire.Clocks:
+    """By the middle of the quickest of some questions and answers, half of which it may be wrong."""
+    tries = []
+    for _ in range(NQUESTIONS):
+        asked = _now()
+        channel.send(wire.AskNow())
+        message, _ = channel.receive()
+        answered = _now()
+        if not isinstance(message, wire.Now):
+            raise FrameError(f"{type(message).__name__} instead of Now", where=channel.peer)
+        monotonic = (asked.monotonic + answered.monotonic) // 2 - message.clocks.monotonic
+        boottime = (asked.boottime + answered.boottime) // 2 - message.clocks.boottime
+        tries.append((answered.monotonic - asked.monotonic, wire.Clocks(monotonic, boottime)))
+    return min(tries, key=lambda taken: taken[0])[1]
+
+
+def _now() -> wire.Clocks:
+    return wire.Clocks(*clocks.now_ns())

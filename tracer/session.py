@@ -512,7 +512,7 @@ class Session:
         """A new mirror: the acceptor gets the layout; the answer to the first call says if it could be built."""
         tracee = self.tracee
         tracee.watch(call.tid)
-        channel.send(tracee.setup(call.tid))
+        channel.send(tracee.setup(call.tid, self.acceptors.clocks))
         self._generation = self.acceptors.generation
 
     # 4 send

@@ -64,7 +64,8 @@ class Tracee:
             self.breakpoints.note_opening(None)
             self._is_watched = True
 
-    def setup(self, tid: int) -> wire.Setup:
+    def setup(self, tid: int, clocks: wire.Clocks) -> wire.Setup:
+        """clocks: what ours are ahead of the acceptor's."""
         stat = procfs.stat_fields(self.pid)
         status = procfs.status(self.pid)
         uid, euid = status["Uid"].split()[:2]
@@ -75,7 +76,7 @@ class Tracee:
         home = self.home
         return wire.Setup(
             self.pid, home.tell_all(), home.special(), home.vdso(), self.read_brk(tid),
-            [int(stat[n - 3]) for n in _MM_FIELDS], identity, self._tracking, self.remote is not None,
+            [int(stat[n - 3]) for n in _MM_FIELDS], identity, self._tracking, clocks, self.remote is not None,
             list(state_components()),
         )  # fmt: skip
 

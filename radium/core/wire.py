@@ -18,8 +18,8 @@ from radium.core.mapping import Area, LayoutCall, LayoutDelta
 from radium.core.xstate import Component
 from radium.errors import FrameError
 
-PROTOCOL = 4
-MAGIC = b"RAD\x04"
+PROTOCOL = 5
+MAGIC = b"RAD\x05"
 HEADER = struct.Struct("<4sIQ")
 # Bounds of a frame: a message holds a layout (60 bytes a mapping, 65,530 mappings at most: vm.max_map_count) or runs.
 MAX_MESSAGE = 64 << 20
@@ -61,6 +61,16 @@ class Standing(msgspec.Struct, array_like=True):
     xstate: bytes
 
 
+class Clocks(msgspec.Struct, array_like=True, frozen=True):
+    """CLOCK_MONOTONIC and CLOCK_BOOTTIME in ns, whose zeros are each machine's own; or what is to be added to another's."""
+
+    monotonic: int = 0
+    boottime: int = 0
+
+
+SAME_CLOCKS = Clocks()
+
+
 class Message(msgspec.Struct, array_like=True, tag=True):
     """Base of all messages; the class's name is its tag."""
 
@@ -80,6 +90,8 @@ class Welcome(Message):
     radium: str
     kernel: str
     abilities: list[str]
+    boot: str  # the kernel's boot id
+    clocks: Clocks  # now
 
 
 class Refused(Message):
@@ -98,6 +110,7 @@ class Setup(Message):
     mm: list[int]  # start_code end_code start_data end_data start_brk start_stack arg_start arg_end env_start env_end
     identity: dict[str, int]  # what getpid and the like answer
     tracking: str  # "auto", "pagemap" or "checksum"
+    clocks: Clocks  # what home's are ahead of the acceptor's
     may_change_layout: bool  # whether memory calls of the mirror can be repeated at home
     components: list[Component]  # of the extended states in calls and answers; empty: unknown
 
@@ -229,6 +242,16 @@ class State(Message):
     xstate: bytes
 
 
+class AskNow(Message):
+    """Initiator: what do the acceptor's clocks say now?"""
+
+
+class Now(Message):
+    """Answer to AskNow."""
+
+    clocks: Clocks
+
+
 class Bye(Message):
     """No more frames come from me."""
 
@@ -245,8 +268,10 @@ class Digests(Message):
     digests: bytes  # 16 bytes a page
 
 
-FromInitiator = Hello | Setup | Call | Pages | Brk | Clock | State | Recall | Discard | Bye | Audit
-FromAcceptor = Welcome | Refused | Fetch | AskBrk | AskClock | AskThread | Answer | Failed | Discarded | Beat | Bye | Digests
+FromInitiator = Hello | AskNow | Setup | Call | Pages | Brk | Clock | State | Recall | Discard | Bye | Audit
+FromAcceptor = (
+    Welcome | Refused | Now | Fetch | AskBrk | AskClock | AskThread | Answer | Failed | Discarded | Beat | Bye | Digests
+)
 AnyMessage = FromInitiator | FromAcceptor
 
 _encode = msgspec.msgpack.Encoder().encode

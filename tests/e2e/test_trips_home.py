@@ -299,6 +299,14 @@ def test_system_calls_by_number(build, work, profile):
     assert trips(split, "kernel_unknown").keys() >= {"syscall:1000", "syscall:500"}
 
 
+@pytest.mark.parametrize("seconds", [100_000, -1000])
+def test_an_acceptor_with_other_clocks(build, work, profile, seconds):
+    """Where the acceptor was booted at another time, a call's clocks are the tracee's all the same."""
+    other = ["unshare", "--time", "--monotonic", seconds, "--boottime", seconds]
+    split = work.same([build("kernel", library="kernel")], profile("kernel"), acceptor=work.serve(prefix=other))
+    assert split.remote("kernel_since") == 16 and split.remote("kernel_clocks") == 4
+
+
 def test_system_calls_under_faults(build, faults):
     """As above, with the acceptor or the link lost at any moment."""
     faults.same([build("kernel", library="kernel")], "kernel", UNKNOWN, rounds=40)

@@ -59,7 +59,7 @@ class Conversation:
         self.registers = regs
         self.hello = wire.Hello(wire.PROTOCOL, radium.__version__, "", PAGE_SIZE, cpu.usable(procfs.cpu_flags()))
         self.setup = wire.Setup(
-            pid=1, layout=LAYOUT, special=[], vdso=b"", brk=HEAP + 0x2000, mm=MM, identity={"getpid": 1}, tracking="auto",
+            pid=1, layout=LAYOUT, special=[], vdso=b"", brk=HEAP + 0x2000, mm=MM, identity={"getpid": 1}, tracking="auto", clocks=wire.Clocks(),
             may_change_layout=True, components=[],
         )  # fmt: skip
         stack = bytearray(PAGE_SIZE)
@@ -282,6 +282,7 @@ HOSTILE_SETUPS: dict[str, dict[str, object]] = {
     "no program": {"mm": []},
     "program upside down": {"mm": MM[::-1]},
     "negative": {"brk": -1},
+    "clocks of nobody": {"clocks": wire.Clocks(-(1 << 63), (1 << 63) - 1)},
     "special everywhere": {"special": [Area(0x1000, USER_END - 0x1000, 5, 0, "[vdso]")], "vdso": b"\x7fELF"},
     "vdso of nonsense": {"special": [Area(0x7FFF00000000, 0x7FFF00002000, 5, 0, "[vdso]")], "vdso": b"\x7fELF" + bytes(8188)},
     "vdso of nothing": {"special": [Area(0x7FFF00000000, 0x7FFF00002000, 5, 0, "[vdso]")], "vdso": b""},

@@ -54,7 +54,7 @@ NO_FD = (1 << 64) - 1
 
 def setup(tracking: str, **changes: object) -> wire.Setup:
     values = {"layout": LAYOUT, "mm": MM, "brk": BRK, **changes}
-    return wire.Setup(1, values["layout"], [], b"", values["brk"], values["mm"], {"getpid": 1}, tracking, True, [])  # type: ignore[arg-type]
+    return wire.Setup(1, values["layout"], [], b"", values["brk"], values["mm"], {"getpid": 1}, tracking, wire.Clocks(), True, [])  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=["pagemap", "checksum"])

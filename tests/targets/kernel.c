@@ -33,6 +33,16 @@ static int cpu_of_rseq(void)
     return __rseq_size ? (int)own->cpu_id : sched_getcpu();
 }
 
+/* A clock is the same one here and in a call. */
+static void follow(clockid_t clock)
+{
+    struct timespec before, after;
+    CHECK(clock_gettime(clock, &before) == 0);
+    long long there = kernel_since(clock, before.tv_sec * 1000000000ll + before.tv_nsec);
+    CHECK(clock_gettime(clock, &after) == 0);
+    CHECK(there && there <= after.tv_sec * 1000000000ll + after.tv_nsec);
+}
+
 static void round_of(long n)
 {
     char name[16], now[16] = "";
@@ -52,6 +62,7 @@ static void round_of(long n)
     CHECK(sched_getcpu() == cpu && cpu_of_rseq() == cpu);
     CHECK(kernel_affinity(-1) == CPU_COUNT(&all));
     printf("cpu %ld\n", kernel_cpu());
+    follow(CLOCK_REALTIME), follow(CLOCK_MONOTONIC), follow(CLOCK_MONOTONIC_RAW), follow(CLOCK_BOOTTIME);
     printf("clocks %ld\n", kernel_clocks());
     CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used) == 0);
     printf("own clock %ld\n", kernel_cpu_clock(used.tv_sec * 1000000000ll + used.tv_nsec));

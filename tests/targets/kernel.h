@@ -9,6 +9,7 @@ long kernel_cpu(void);
 long kernel_clocks(void);
 long kernel_cpu_clock(long long since_ns);
 long kernel_memory(void);
+long long kernel_since(int clock, long long since_ns);
 long kernel_closed(void);
 long kernel_brk(void);
 uint64_t kernel_map(int file, long nbytes);

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radium.core import futex
+from radium.core import futex, wire
 from radium.core.regs import Registers
 from radium.replay.futexes import Futexes, Waiter, until
 
@@ -95,12 +95,15 @@ def test_waits_that_end():
 def test_when_a_wait_ends():
     """WAIT takes a duration, WAIT_BITSET a moment of the monotonic clock or of the real one (futex(2))."""
     words = {0x7000: 2, 0x7008: 500_000_000}
+    ahead = wire.Clocks(monotonic=1_000_000_000_000)
     now, offset = time.monotonic(), time.time() - time.monotonic()
     waits = {
         WAIT: now + 2.5, WAIT_BITSET: 2.5, WAIT_BITSET | REALTIME: 2.5 - offset,
     }  # fmt: skip
     for operation, moment in waits.items():
         parsed = futex.parse(call(operation, r10=0x7000))
-        assert parsed is not None and until(parsed, words.__getitem__) == pytest.approx(moment, abs=1.0)
+        assert parsed is not None and until(parsed, words.__getitem__, wire.Clocks()) == pytest.approx(moment, abs=1.0)
     endless = futex.parse(call(WAIT))
-    assert endless is not None and until(endless, words.__getitem__) is None
+    assert endless is not None and until(endless, words.__getitem__, ahead) is None
+    later = futex.parse(call(WAIT_BITSET, r10=0x7000))
+    assert later is not None and until(later, words.__getitem__, ahead) == pytest.approx(2.5 - 1000)

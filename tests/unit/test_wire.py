@@ -22,13 +22,13 @@ CALL = wire.Call(
     7, STANDING, wire.Frame(0x401000, 0x7FFD0000, 0x7000, [0x8000]), [], [ASLEEP], True, DELTA, 0x600000, RUNS, b"", RUNS, RUNS,
     RUNS, b"", 60.0,
 )  # fmt: skip
-SETUP = wire.Setup(1, [AREA], [Area(0x7000, 0x8000, 5, 0, "[vdso]")], b"\x7fELF", 0x600000, MM, {"getpid": 1}, "auto", True, [])
+SETUP = wire.Setup(1, [AREA], [Area(0x7000, 0x8000, 5, 0, "[vdso]")], b"\x7fELF", 0x600000, MM, {"getpid": 1}, "auto", wire.Clocks(), True, [])
 ANSWER = wire.Answer(
     7, "syscall:write", 11, [STANDING], [LayoutCall("mmap", (0, 1, 2, 3, (1 << 64) - 1, 5), 0x1000)], 9, RUNS, RUNS, RUNS, 0.5
 )  # fmt: skip
 MESSAGES = [
     wire.Hello(1, "0.1.0", "token", 4096, ["avx2"]),
-    wire.Welcome(1, "0.1.0", "6.1", ["pagemap"]),
+    wire.Welcome(1, "0.1.0", "6.1", ["pagemap"], "b007", wire.Clocks(5, 6)),
     wire.Refused("no", "do this"),
     SETUP,
     CALL,
@@ -44,6 +44,8 @@ MESSAGES = [
     wire.Clock(5, 0),
     wire.AskThread(12),
     wire.State(12, 5, b"xs"),
+    wire.AskNow(),
+    wire.Now(wire.Clocks(5, 6)),
     wire.Discard(),
     wire.Discarded(RUNS),
     wire.Bye("draining"),
