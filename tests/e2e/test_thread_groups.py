@@ -50,6 +50,12 @@ def test_runtimes(build, work, profile, target, flags):
     assert remote_total(split.report) > 0 and not local_reasons(split.report)
 
 
+def test_a_pool_whose_workers_steal(build, work, profile):
+    """oneTBB's workers, made in a split call, are used by split calls and at home in turn, and sleep in between."""
+    split = work.same([build("stealing", library="stealing", link=("-ltbb",)), 4], profile("stealing"))
+    assert remote_total(split.report) == 12 and local_reasons(split.report) == {"guard"}
+
+
 @pytest.mark.parametrize("mode", ["before", "mixed", "join", "cancel"])
 def test_held_pages_of_thread_groups(build, work, profile, monkeypatch, mode):
     """After each commit every held page equals its twin, whichever thread wrote it."""
