@@ -340,7 +340,19 @@ class Home:
         if not runs:
             return []
         files = intersect(runs, covered(area for area in self.layout if not area.kind & ANONYMOUS))
-        return union(subtract(runs, files), vm.readable(self.pid, files, PAGE_SIZE)) if files else list(runs)
+        if not files:
+            return list(runs)
+        open_ones = vm.readable(self.pid, files, PAGE_SIZE)
+        rest = (page for start, end in subtract(files, open_ones) for page in range(start, end, PAGE_SIZE))
+        closed_ones = normalise((page, page + PAGE_SIZE) for page in rest if self._can_force(page))
+        return union(subtract(runs, files), union(open_ones, closed_ones))
+
+    def _can_force(self, page: int) -> bool:
+        """Whether there is a page that the program itself may not read at present."""
+        try:
+            return bool(self.breakpoints.memory.read(page, 1))
+        except RemoteFault:
+            return False
 
     def contents(self, runs: Sequence[Run]) -> Iterator[memoryview]:
         """The contents of the runs as the program sees them, in pieces; each is overwritten by the next."""

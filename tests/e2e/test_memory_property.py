@@ -31,3 +31,11 @@ def test_more_random_programs(build, work, profile, first):
 def test_long_random_program(build, work, profile, seed):
     """A long life of one process: heap, mappings and brk go through thousands of calls."""
     work.same([build("memory", library="memory"), seed, 1, 3000], profile("memory"))
+
+
+@pytest.mark.parametrize("tracking", ["pagemap", "checksum"])
+def test_memory_that_is_protected_at_home(build, work, profile, monkeypatch, tracking):
+    """A call that allows the use of memory finds there what is there, and pages that never were as zeros."""
+    monkeypatch.setitem(work.env, "RADIUM_AUDIT", "1")
+    split = work.same([build("protected", library="protected"), 3], profile("protected"), "--tracking", tracking)
+    assert split.remote("protected_use") == 18 and not split.reasons("protected_use")
