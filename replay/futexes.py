@@ -13,6 +13,8 @@ from typing import NamedTuple
 from radium.core.futex import WAIT, Futex
 from radium.core.wire import Clocks
 
+NANOSECONDS = 10**9
+
 
 class Waiter(NamedTuple):
     """tid: the tracee's thread; until: when it gives up, by time.monotonic, or None."""
@@ -26,11 +28,15 @@ class Waiter(NamedTuple):
 def until(call: Futex, read_word: Callable[[int], int], clocks: Clocks) -> float | None:
     """When the waiter gives up: WAIT's time is relative, WAIT_BITSET's a moment of one of two clocks, of home's.
 
-    clocks: what home's are ahead of ours.
+    clocks: what home's are ahead of ours. Raises ValueError for a time that the kernel refuses (timespec64_valid in
+    <linux/time64.h>).
     """
     if not call.timeout_at:
         return None
-    seconds = read_word(call.timeout_at) + read_word(call.timeout_at + 8) / 1e9
+    whole, nanoseconds = read_word(call.timeout_at), read_word(call.timeout_at + 8)
+    if whole >> 63 or nanoseconds >= NANOSECONDS:
+        raise ValueError(f"a time of {whole:#x} s and {nanoseconds:#x} ns")
+    seconds = whole + nanoseconds / NANOSECONDS
     if call.operation == WAIT:
         return time.monotonic() + seconds
     return seconds + (time.monotonic() - time.time() if call.is_realtime else -clocks.monotonic / 1e9)

@@ -24,7 +24,7 @@ from radium.core.mapping import (
 )  # fmt: skip
 from radium.core.pages import subtract
 from radium.core.regs import Registers
-from radium.errors import Conflict
+from radium.errors import Conflict, JobFailed
 from radium.linux import ptrace
 from radium.replay import vessel
 from radium.replay.mirror import Mirror
@@ -66,7 +66,11 @@ class MemoryCalls:
     def _agree_on_brk(self) -> None:
         """A brk moves within a page without a change of layout, so home is asked before the first one of a call."""
         if not any(call.name == "brk" for call in self._mirror.journal):
-            self._mirror.set_brk(self._link.home_brk())
+            brk = self._link.home_brk()
+            try:
+                self._mirror.set_brk(brk)
+            except OSError as error:
+                raise JobFailed(f"the mirror cannot have the tracee's brk: {error.strerror}", where=f"{brk:#x}") from None
 
     def _is_possible(self, name: str, a: Arguments) -> bool:
         """Whether the mirror may make this call: it must mean the same here as at home, and fit home's layout."""

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
-from radium.core.addr import PAGE_SIZE, page_ceil, page_floor
+from radium.core.addr import PAGE_SIZE, USER_END, page_ceil, page_floor
+from radium.core.mapping import PROT_READ, PROT_WRITE
 from radium.core.pages import Run, Runs, subtract
-from radium.linux import userfaultfd
+from radium.errors import RemoteFault
+from radium.linux import userfaultfd, vm
 from radium.replay.mirror import Mirror
 from radium.replay.outcome import Link
 
@@ -52,12 +54,27 @@ class PageIns:
                 first = upto
 
     def word(self, address: int, nbytes: int = 8) -> int:
-        """Of the mirror's memory; a page that is missing is brought first: reading it would wait for us.
-
-        Raises RemoteFault.
-        """
-        self.bring(address, address + nbytes)
+        """Of the mirror's memory. Raises RemoteFault."""
+        self._reach(address, nbytes, PROT_READ)
         return int.from_bytes(self._mirror.vessel.memory.read(address, nbytes), "little")
+
+    def write(self, address: int, data: bytes) -> None:
+        """Into the mirror's memory. Raises RemoteFault."""
+        self._reach(address, len(data), PROT_WRITE)
+        vm.write(self._mirror.vessel.pid, address, data)
+
+    def _reach(self, address: int, nbytes: int, prot: int) -> None:
+        """Brings these bytes: to touch a page that is missing would be to wait for us.
+
+        Raises RemoteFault where home has no page, or the thread itself may not touch it.
+        """
+        end = address + nbytes
+        areas = [area for area in self._mirror.layout if area.start < end and address < area.end]
+        is_allowed = end <= USER_END and all(area.prot & prot for area in areas)
+        if is_allowed:
+            self.bring(address, end)
+        if not is_allowed or self._missing(page_floor(address), page_ceil(end)):
+            raise RemoteFault("memory that the program cannot touch", where=f"{address:#x}")
 
     def _missing(self, start: int, end: int) -> Runs:
         return subtract(subtract([(start, end)], self._mirror.present()), self._mirror.fresh.runs)

@@ -19,7 +19,7 @@ from radium.core.pages import PageSet, Run
 from radium.core.regs import Registers
 from radium.core.xstate import OtherCpu
 from radium.errors import JobFailed, RemoteFault
-from radium.linux import ptrace, seccomp, vm
+from radium.linux import ptrace, seccomp
 from radium.linux.libc import syscall_name
 from radium.linux.signals import mask_of, signalfd
 from radium.replay import livelock, syscalls, vessel
@@ -84,7 +84,7 @@ class Runner:
         for fd in (self._children, mirror.uffd):
             self._faults.register(fd, select.POLLIN)
         self._states = States(mirror.home_components, ptrace.xstate(mirror.vessel.pid))
-        self._last_beat = self._next_livelock_look = 0.0
+        self._last_beat = self._next_look = self._next_livelock_look = 0.0
 
     # Arriving
 
@@ -132,7 +132,9 @@ class Runner:
         """Until a call goes home, or the initiator says something (None). Raises CallFailed, MirrorDied, AcceptorLost."""
         while True:
             try:
-                if not self._handle_stops() and not self._attend():
+                has_stopped = self._handle_stops()
+                # Threads that stop all the time are no reason to be deaf.
+                if (not has_stopped or time.monotonic() > self._next_look) and not self._attend():
                     return None
             except GoHome as going:
                 return self._outcome(going)
@@ -161,14 +163,12 @@ class Runner:
         ready = {fd for fd, _ in self._poll.poll(self._patience_s() * 1000)}
         if self._children in ready:
             os.read(self._children, 128 * 16)
-        elif self.mirror.uffd in ready:
+        if self.mirror.uffd in ready:
             self._serve_faults()
-        elif self.link.fileno() in ready:
-            return False
         self._end_waits()
-        if not ready:
+        if time.monotonic() > self._next_look:
             self._look()
-        return True
+        return self.link.fileno() not in ready
 
     def _patience_s(self) -> float:
         end = self._futexes.next_end()
@@ -185,8 +185,9 @@ class Runner:
             self._call_of(tid).brought.add([run])
 
     def _look(self) -> None:
-        """Nothing has happened for a while. Raises GoHome."""
+        """Every LOOK_S. Raises GoHome."""
         now = time.monotonic()
+        self._next_look = now + LOOK_S
         for call in self.calls.values():
             if now > call.deadline:
                 raise GoHome("timeout", call.tid)
@@ -357,13 +358,20 @@ class Runner:
             # The landing pad is rsi (unwind.h); what lands there tells whose frame it is.
             thread.watch([frame.back, regs.rsi, *frame.longjmps])
         elif regs.rip in frame.longjmps:
-            if self._longjmp_target(regs) > frame.rsp:
+            if self._leaves_by_longjmp(regs, frame):
                 raise GoHome("longjmp", thread.tid)
         elif regs.rip == thread.watched[1]:
             if regs.rsp > frame.rsp:
                 raise GoHome("exception", thread.tid)
             thread.watch(call.places)
         thread.resume()
+
+    def _leaves_by_longjmp(self, regs: Registers, frame: wire.Frame) -> bool:
+        """A jmp_buf that cannot be read is home's to fault on."""
+        try:
+            return self._longjmp_target(regs) > frame.rsp
+        except RemoteFault:
+            return True
 
     def _longjmp_target(self, regs: Registers) -> int:
         """The stack pointer in the jmp_buf at rdi: word 6, mangled (glibc, sysdeps/x86_64: jmpbuf-offsets.h, __longjmp.S)."""
@@ -391,7 +399,7 @@ class Runner:
         elif name in syscalls.PLACEMENT:
             thread.answer(regs, 0)
         elif name == "sched_yield":
-            thread.nyields += 1
+            thread.note_yield(regs)
             thread.answer(regs, 0)
         elif name == "clock_gettime":
             self._tell_clock(thread, regs)
@@ -408,8 +416,7 @@ class Runner:
         ns, error = self.link.clock_of(thread.tid, clock)
         if not error:
             try:
-                self.page_ins.bring(regs.rsi, regs.rsi + 16)
-                vm.write(thread.pid, regs.rsi, struct.pack("<QQ", *divmod(ns, 1_000_000_000)))
+                self.page_ins.write(regs.rsi, struct.pack("<QQ", *divmod(ns, 1_000_000_000)))
             except RemoteFault:
                 error = EFAULT
         thread.answer(regs, -error)
@@ -425,8 +432,7 @@ class Runner:
             if regs.r10 != 8 or thread.mask_at_home & ~mask:
                 raise GoHome("syscall:rt_sigprocmask", thread.tid)
             if regs.rdx:
-                self.page_ins.bring(regs.rdx, regs.rdx + 8)
-                vm.write(thread.pid, regs.rdx, thread.mask.to_bytes(8, "little"))
+                self.page_ins.write(regs.rdx, thread.mask.to_bytes(8, "little"))
         except (KeyError, RemoteFault):
             raise GoHome("syscall:rt_sigprocmask", thread.tid) from None
         thread.mask = mask
@@ -446,8 +452,8 @@ class Runner:
                 for tid in woken:
                     self._wake(tid, 0, self._call_of(thread.tid))
                 thread.answer(regs, len(woken))
-        except RemoteFault:
-            # EFAULT, or SIGBUS: home says which.
+        except (RemoteFault, ValueError):
+            # EFAULT, EINVAL, or SIGBUS: home says which.
             raise GoHome("syscall:futex", thread.tid) from None
 
     def _is_alone_for(self, thread: Thread) -> bool:
@@ -460,10 +466,12 @@ class Runner:
         return area is None or bool(area.kind & SHARED)
 
     def _wait(self, thread: Thread, regs: Registers, call: futex.Futex) -> None:
+        # The kernel reads the time first, too: a bad one is told even if nobody would have waited.
+        end = until(call, self.page_ins.word, self.mirror.clocks)
         if self.page_ins.word(call.address, 4) != call.value:
             thread.answer(regs, -EAGAIN)
             return
-        self._futexes.wait(Waiter(thread.tid, call.address, call.bitset, until(call, self.page_ins.word, self.mirror.clocks)))
+        self._futexes.wait(Waiter(thread.tid, call.address, call.bitset, end))
 
     def _wake(self, tid: int, result: int, call: Active) -> None:
         """A thread that waits no longer goes on behind its system call; one that waited at home comes here, to the call."""

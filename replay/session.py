@@ -21,7 +21,7 @@ from radium.channel import Channel
 from radium.core import cpu, wire
 from radium.core.addr import PAGE_SIZE
 from radium.core.mapping import Layout
-from radium.core.pages import PageSet, Runs, intersect, pack, total, union
+from radium.core.pages import PageSet, Runs, intersect, pack, subtract, total, union
 from radium.core.regs import Registers
 from radium.dirty import can_track_by_pagemap, digest
 from radium.errors import FrameError, JobFailed, RadiumError
@@ -284,11 +284,14 @@ class Session:
     def fetch(self, address: int, end: int) -> bool:
         assert self.mirror is not None
         message, payload_nbytes = self._ask(wire.Fetch(address, end), wire.Pages)
-        if message.address != address:
-            raise FrameError("pages that nobody has asked for")
         zero, pages = wire.runs(message.zero), wire.runs(message.pages, payload_nbytes)
-        self.mirror.place_zero(zero)
-        self.mirror.place_payload(pages, self.channel.payload_into)
+        if message.address != address or subtract(union(zero, pages), [(address, end)]):
+            raise FrameError("pages that nobody has asked for")
+        try:
+            self.mirror.place_zero(zero)
+            self.mirror.place_payload(pages, self.channel.payload_into)
+        except OSError as error:
+            raise JobFailed(f"the mirror cannot take pages: {error.strerror}", where=f"{address:#x}") from None
         return bool(zero or pages) or address in self.mirror.held
 
     def home_brk(self) -> int:

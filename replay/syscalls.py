@@ -78,5 +78,5 @@ AT_HOME: dict[str, str] = {
     "exit_group": "the process is the tracee's",
 }
 
-# Between two looks: a thread that yields so often waits for another one.
+# Between two looks: a thread that yields so often, and does nothing else, waits for another one.
 YIELDS_UNTIL_STUCK = 64

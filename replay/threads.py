@@ -16,7 +16,8 @@ RESUME_FLAG = 1 << 16
 class Thread:
     """pid: the mirror's; own_id: the same as the mirror itself sees it; tid and as_seen: the tracee's thread that it is.
 
-    status: of a stop that is still to be handled, 0 for none. mask: blocked signals; mask_at_home: until the next commit.
+    status: of a stop that is still to be handled, 0 for none. nyields: how often it has yielded, having changed nothing in
+    its registers between: then it waits for another thread. mask: blocked signals; mask_at_home: until the next commit.
     """
 
     def __init__(self, pid: int, own_id: int) -> None:
@@ -25,6 +26,7 @@ class Thread:
         self.is_running = False
         self.status = 0
         self.nyields = 0
+        self._yielded: Registers | None = None
         self.watched = [0] * NDEBUG_REGISTERS
         self._given = b""
         self._xstate = b""
@@ -65,6 +67,11 @@ class Thread:
         ptrace.resume(self.pid)
         self.is_running = True
         self._xstate = b""
+
+    def note_yield(self, regs: Registers) -> None:
+        """It stands before sched_yield."""
+        self.nyields = self.nyields + 1 if regs == self._yielded else 1
+        self._yielded = regs.copy()
 
     def answer(self, regs: Registers, result: int) -> None:
         """The call that it stands at is not made; it will go on behind it with the result (seccomp(2) on skipping a call)."""

@@ -19,7 +19,7 @@ from contextlib import suppress
 from radium.core import wire
 from radium.core.mapping import Mapping, parse_maps
 from radium.core.regs import NO_SYSCALL, Registers
-from radium.errors import JobFailed
+from radium.errors import JobFailed, TraceeGone
 from radium.linux import namespaces, pidfd, procfs, ptrace, seccomp, vm
 from radium.linux.libc import NUMBERS
 from radium.replay import sandbox
@@ -90,7 +90,6 @@ class Vessel:
     def __init__(self, base: int, limits: sandbox.Limits, clocks: wire.Clocks = wire.SAME_CLOCKS) -> None:
         self.base = base
         self.pid = _start(base, limits, clocks)
-        self.threads: list[int] = []
         self._is_killed = False
         self.memory = vm.ForcedMemory(self.pid)
         self.special = [m for m in self.mappings() if m.path.startswith("[v")]
@@ -162,7 +161,6 @@ class Vessel:
         status, tid = wait(self.pid), 0
         if status >> 16 == ptrace.EVENT_CLONE:
             tid = ptrace.event_message(self.pid)
-            self.threads.append(tid)
             wait(tid)
             ptrace.resume(self.pid)
             status = wait(self.pid)
@@ -197,10 +195,12 @@ class Vessel:
         self._is_killed = True
         try:
             os.kill(self.pid, signal.SIGKILL)
-            # The end of the process is told when those of its threads have been (ptrace(2), "Death under ptrace").
-            for tid in (*self.threads, self.pid):
+            # The end of the process is told when those of all its threads have been (ptrace(2), "Death under ptrace"), and
+            # what ran in it may have made some. From here on it makes no more (copy_process in kernel/fork.c).
+            others = [tid for tid in procfs.threads(self.pid) if tid != self.pid]
+            for tid in (*others, self.pid):
                 _await_end(tid)
-        except ProcessLookupError:
+        except (ProcessLookupError, TraceeGone):
             return
         finally:
             self.memory.close()

@@ -30,6 +30,9 @@ def parse(regs: Registers) -> Futex | None:
     operation, flags = regs.rsi & 0x7F, regs.rsi & ANY & ~0x7F
     if operation not in (WAIT, WAKE, WAIT_BITSET, WAKE_BITSET) or flags & ~(PRIVATE | CLOCK_REALTIME):
         return None
+    if flags & CLOCK_REALTIME and operation != WAIT_BITSET:
+        # Kernels differ in whether they refuse it, and in which clock they take (do_futex in kernel/futex/syscalls.c).
+        return None
     bitset = regs.r9 & ANY if operation in (WAIT_BITSET, WAKE_BITSET) else ANY
     if regs.rdi % 4 or not bitset:
         return None

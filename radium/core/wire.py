@@ -308,6 +308,8 @@ def decode(raw: bytes | memoryview) -> AnyMessage:
         _check_setup(message)
     elif isinstance(message, Answer):
         _check_answer(message)
+    elif isinstance(message, Brk) and not 0 <= message.brk <= USER_END:
+        raise FrameError(f"a brk of {message.brk:#x}")
     return message
 
 
