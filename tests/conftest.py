@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
-pytest.register_assert_rewrite("harness")
+pytest.register_assert_rewrite("harness", "conversation")
 
 from harness import TARGETS, Acceptor, Workplace  # noqa: E402
 

@@ -1,8 +1,13 @@
-"""A bare process for tests of what is done to processes: a vessel, with a page of code and some memory of its own."""
+"""A bare process for tests of what is done to processes: a vessel, with a page of code and some memory of its own.
+
+And an acceptor for tests that speak with one themselves.
+"""
 
 from collections.abc import Iterator
 
 import pytest
+from conversation import Conversation
+from harness import Acceptor, Workplace
 
 from radium.core.addr import PAGE_SIZE
 from radium.core.regs import NO_SYSCALL
@@ -72,3 +77,16 @@ def bare() -> Iterator[Bare]:
     process = Bare()
     yield process
     process.vessel.kill()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acceptor]:
+    """One acceptor for all tests of a module: it must outlive them."""
+    workplace = Workplace(tmp_path_factory.mktemp("server"))
+    yield workplace.serve()
+    workplace.close()
+
+
+@pytest.fixture(scope="module")
+def conversation() -> Conversation:
+    return Conversation()

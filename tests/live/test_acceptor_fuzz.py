@@ -4,106 +4,49 @@ import itertools
 import random
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import pytest
-from harness import Acceptor, Workplace, poll_until
+from conversation import (
+    BRK,
+    CODE,
+    COUNT,
+    DATA,
+    LAYOUT,
+    MM,
+    RETURN,
+    RSP,
+    STACK_END,
+    TID,
+    Conversation,
+    Home,
+    connect,
+    set_word,
+    system_call,
+)
+from harness import Acceptor, poll_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import radium
 from radium.channel import Channel
-from radium.core import cpu, pages, wire
+from radium.core import pages, wire
 from radium.core.addr import PAGE_SIZE, USER_END
-from radium.core.mapping import ANONYMOUS, RESERVED, STACK, Area, LayoutDelta
-from radium.core.regs import NO_SYSCALL, Registers
-from radium.linux import procfs, ptrace
-from radium.replay.sandbox import Limits
-from radium.replay.vessel import Vessel
+from radium.core.mapping import ANONYMOUS, Area, LayoutDelta
+from radium.core.regs import Registers
+from radium.errors import AcceptorLost
+from radium.linux.libc import NUMBERS
+from radium.replay.sandbox import THREAD_FLAGS
 
-CODE, DATA, HEAP, STACK_END = 0x400000, 0x500000, 0x600000, 0x7FFD00020000
-LAYOUT = [
-    Area(CODE, CODE + 0x1000, 5, 0, "main"),
-    Area(DATA, DATA + 0x10000, 3, ANONYMOUS),
-    Area(HEAP, HEAP + 0x2000, 3, ANONYMOUS),
-    Area(0x700000, 0x701000, 0, RESERVED),
-    Area(STACK_END - 0x10000, STACK_END, 3, ANONYMOUS | STACK),
-]
-MM = [CODE, CODE + 0x1000, DATA, DATA + 0x1000, HEAP, STACK_END - 0x1000, *[STACK_END - 0x800] * 4]
-RETURN, RSP = CODE + 0x100, STACK_END - 0x1008
-# add [rdi], rsi; mov rax, [rdi]; ret
-FUNCTION = bytes.fromhex("480137488b07c3")
-SENT = [(CODE, CODE + 0x1000), (STACK_END - 0x2000, STACK_END - 0x1000)]
 FUZZ = settings(
     deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acceptor]:
-    """One acceptor for all of these tests: it must outlive them."""
-    workplace = Workplace(tmp_path_factory.mktemp("server"))
-    yield workplace.serve()
-    workplace.close()
-
-
-class Conversation:
-    """What an initiator of a tiny tracee says: one function, which adds rsi to the word at rdi."""
-
-    def __init__(self) -> None:
-        vessel = Vessel(0x20000, Limits())
-        regs, self.xstate = vessel.registers.copy(), ptrace.xstate(vessel.pid)
-        vessel.kill()
-        regs.rip, regs.rsp, regs.rdi, regs.rsi, regs.orig_rax = CODE, RSP, DATA, 5, NO_SYSCALL
-        self.registers = regs
-        self.hello = wire.Hello(wire.PROTOCOL, radium.__version__, "", PAGE_SIZE, cpu.usable(procfs.cpu_flags()))
-        self.setup = wire.Setup(
-            pid=1, layout=LAYOUT, special=[], vdso=b"", brk=HEAP + 0x2000, mm=MM, identity={"getpid": 1}, tracking="auto", clocks=wire.Clocks(),
-            may_change_layout=True, components=[],
-        )  # fmt: skip
-        stack = bytearray(PAGE_SIZE)
-        stack[RSP % PAGE_SIZE : RSP % PAGE_SIZE + 8] = RETURN.to_bytes(8, "little")
-        self.payload = FUNCTION.ljust(PAGE_SIZE, b"\xcc") + bytes(stack)
-
-    def thread(self, tid: int = 1, **changes: object) -> wire.Standing:
-        thread = wire.Standing(tid, tid, 0, self.registers.pack(), self.xstate)
-        return msgspec.structs.replace(thread, **changes)
-
-    def waiter(self, tid: int, address: int) -> wire.Standing:
-        """A thread that waits in a futex, before which it stands."""
-        regs = self.registers.copy()
-        regs.rax, regs.rdi, regs.rsi, regs.rdx, regs.r10 = 202, address, 128, 0, 0
-        return self.thread(tid, registers=regs.pack(), xstate=b"")
-
-    def call(self, **changes: object) -> wire.Call:
-        values = {
-            "number": 1, "thread": self.thread(), "frame": wire.Frame(RETURN, RSP), "running": [], "waiting": [], "alone": True,
-            "delta": LayoutDelta(), "brk": HEAP + 0x2000, "drop": b"", "zero": pages.pack([(DATA, DATA + PAGE_SIZE)]),
-            "pages": pages.pack(SENT), "scratch": b"", "results": b"", "contended": b"", "seconds": 5.0,
-        }  # fmt: skip
-        return wire.Call(**{**values, **changes})  # type: ignore[arg-type]
-
-    def frames(self) -> bytes:
-        call = self.call()
-        return b"".join(
-            [wire.encode(self.hello), wire.encode(self.setup), wire.encode(call, len(self.payload)), self.payload,
-             wire.encode(wire.Bye())]
-        )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def conversation() -> Conversation:
-    return Conversation()
-
-
-def connect(server: Acceptor) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), 10)
-
-
 def good_session(server: Acceptor, conversation: Conversation) -> None:
     """A session as it should be: three calls, each with the right result."""
-    channel = Channel(connect(server), "acceptor")
+    channel = Channel(connect(server.port), "acceptor")
     channel.send(conversation.hello)
     assert isinstance(channel.receive()[0], wire.Welcome)
     channel.send(conversation.setup)
@@ -116,7 +59,9 @@ def good_session(server: Acceptor, conversation: Conversation) -> None:
         assert isinstance(answer, wire.Answer), answer
         data = bytearray(nbytes)
         channel.payload_into(memoryview(data))
-        regs = Registers.unpack(answer.threads[0].registers)
+        (thread,) = answer.threads
+        regs = Registers.unpack(thread.registers)
+        assert (answer.reason, answer.tid, thread.tid) == (wire.RETURNED, TID, TID)
         assert (regs.rip, regs.rsp, regs.rax) == (RETURN, RSP + 8, 5 * number)
         assert wire.runs(answer.dirty) == [(DATA, DATA + PAGE_SIZE)] and data[:8] == (5 * number).to_bytes(8, "little")
     channel.send(wire.Bye())
@@ -125,7 +70,7 @@ def good_session(server: Acceptor, conversation: Conversation) -> None:
 
 def say(server: Acceptor, raw: bytes) -> bytes:
     """Says it, hangs up, and hears the acceptor out; what it said."""
-    with connect(server) as sock:
+    with connect(server.port) as sock:
         heard = b""
         try:
             sock.sendall(raw)
@@ -250,16 +195,28 @@ HOSTILE_CALLS: dict[str, Callable[[Conversation], dict[str, object]]] = {
     "map everything": lambda c: {"delta": LayoutDelta([], [Area(0x1000, USER_END - 0x1000, 3, ANONYMOUS)])},
     "protect nothing": lambda c: {"delta": LayoutDelta([], [], [Area(0x10000000, 0x10001000, 3, ANONYMOUS)])},
     "ranges out of order": lambda c: {"delta": LayoutDelta([(0x5000, 0x6000), (0x1000, 0x2000)])},
-    "huge numbers": lambda c: {"number": (1 << 64) - 1, "thread": c.thread((1 << 64) - 1, as_seen=-(1 << 63))},
-    "a thread twice": lambda c: {"running": [c.thread()]},
-    "threads of ones": lambda c: {"running": [c.thread(tid, registers=b"\xff" * 216) for tid in range(2, 9)]},
-    "threads without a state": lambda c: {"running": [c.thread(tid, xstate=b"") for tid in range(2, 9)]},
-    "very many threads": lambda c: {"running": [c.thread(tid) for tid in range(2, 3000)]},
-    "waiters nowhere": lambda c: {"waiting": [c.waiter(tid, 0x10 * tid) for tid in range(2, 99)]},
-    "waiters that wait for nothing": lambda c: {"waiting": [c.thread(tid, xstate=b"") for tid in range(2, 99)]},
-    "results nowhere": lambda c: {"results": pages.pack([(0x1000, USER_END)])},
-    "contended nowhere": lambda c: {"contended": pages.pack([(0x1000, USER_END)])},
-    "not alone": lambda c: {"alone": False, "running": [c.thread(2)], "waiting": [c.waiter(3, DATA)]},
+    "the same thread twice": lambda c: {"running": [c.thread()]},
+    "the same thread waiting": lambda c: {"waiting": [c.thread(xstate=b"")]},
+    "running without state": lambda c: {"running": [c.thread(2, xstate=b"")]},
+    "running with state of ones": lambda c: {"running": [c.thread(2, xstate=b"\xff" * len(c.xstate))]},
+    "running from ones": lambda c: {"running": [c.thread(2, registers=b"\xff" * 216)]},
+    "running from zeros": lambda c: {"running": [c.thread(2, registers=bytes(216))]},
+    "running in the vessel": lambda c: {"running": [c.thread_at(0x20078, 2, rax=NUMBERS["exit_group"])]},
+    "running in the kernel": lambda c: {"running": [c.thread_at(0xFFFFFFFF81000000, 2)]},
+    "making a thread in the vessel": lambda c: {"running": [c.thread_at(0x20078, 2, rax=NUMBERS["clone"], rdi=THREAD_FLAGS, rsi=0)]},
+    "unmapping the vessel in it": lambda c: {"running": [c.thread_at(0x20078, 2, rax=NUMBERS["munmap"], rdi=0x20000, rsi=0x20000)]},
+    "the vessel's table": lambda c: {"running": [c.thread_at(0x20080, 2, rbx=0x21000, rbp=1 << 40)]},
+    "many threads": lambda c: {"running": [c.thread(tid) for tid in range(2, 300)]},
+    "many that wait": lambda c: {"waiting": [c.thread(tid, xstate=b"") for tid in range(2, 5000)]},
+    "waiting with nonsense": lambda c: {"waiting": [c.thread(2, registers=b"\xff" * 216, xstate=b"\xff")]},
+    "a mask of all": lambda c: {"thread": c.thread(mask=(1 << 64) - 1), "running": [c.thread(2, mask=(1 << 64) - 1)]},
+    "not alone": lambda c: {"alone": False, "waiting": None},
+    "contended nowhere": lambda c: {"contended": FAR},
+    "contended all": lambda c: {"contended": pages.pack([(0x1000, USER_END)])},
+    "scratch all": lambda c: {"scratch": pages.pack([(0x1000, USER_END)])},
+    "scratch is no runs": lambda c: {"scratch": b"x"},
+    "contended is no runs": lambda c: {"contended": b"x" * 16},
+    "huge numbers": lambda c: {"number": (1 << 64) - 1, "thread": c.thread((1 << 64) - 1, as_seen=-(1 << 63), mask=(1 << 64) - 1)},
 }
 
 
@@ -282,7 +239,6 @@ HOSTILE_SETUPS: dict[str, dict[str, object]] = {
     "no program": {"mm": []},
     "program upside down": {"mm": MM[::-1]},
     "negative": {"brk": -1},
-    "clocks of nobody": {"clocks": wire.Clocks(-(1 << 63), (1 << 63) - 1)},
     "special everywhere": {"special": [Area(0x1000, USER_END - 0x1000, 5, 0, "[vdso]")], "vdso": b"\x7fELF"},
     "vdso of nonsense": {"special": [Area(0x7FFF00000000, 0x7FFF00002000, 5, 0, "[vdso]")], "vdso": b"\x7fELF" + bytes(8188)},
     "vdso of nothing": {"special": [Area(0x7FFF00000000, 0x7FFF00002000, 5, 0, "[vdso]")], "vdso": b""},
@@ -313,7 +269,6 @@ HOSTILE_CODE = {
     "int3": ("cc", {"fault:SIGTRAP"}),
     "halt": ("f4", {"fault:SIGSEGV"}),
     "jump into the vessel": ("b878000200ffe0", {"syscall:131192"}),
-    "wait for nobody": ("48b8ca00000000000000be80000000ba000000004531d2" "0f05c3", {"syscall:futex"}),
     "unmap the vessel": ("b80b000000bf00000200be000002000f05c3", {"syscall:munmap", "returned"}),
     "unmap everything": ("b80b00000031ff48be00f0ffffff7f00000f05c3", {"syscall:munmap"}),
     "32-bit call": ("b801000000cd80c3", {"syscall:i386"}),
@@ -325,7 +280,7 @@ HOSTILE_CODE = {
 def test_hostile_code(server, conversation, code, reasons):
     """A mirror's code that misbehaves ends its own call with a reason."""
     payload = bytes.fromhex(code).ljust(PAGE_SIZE, b"\xcc") + conversation.payload[PAGE_SIZE:]
-    channel = Channel(connect(server), "acceptor")
+    channel = Channel(connect(server.port), "acceptor")
     channel.send(conversation.hello)
     channel.receive()
     channel.send(conversation.setup)
@@ -338,9 +293,103 @@ def test_hostile_code(server, conversation, code, reasons):
     check_unharmed(server, conversation)
 
 
+# Conversations with threads, in which questions are answered badly
+
+NONE_THERE = wire.Pages(DATA, b"", b"")
+BAD_ANSWERS: dict[str, dict[type, Callable[..., wire.Message]]] = {
+    "no state": {wire.AskThread: lambda ask: wire.State(ask.tid, 0, b"")},
+    "a state of ones": {wire.AskThread: lambda ask: wire.State(ask.tid, 0, b"\xff" * 2696)},
+    "a huge state": {wire.AskThread: lambda ask: wire.State(ask.tid, 0, bytes(1 << 20))},
+    "another thread's state": {wire.AskThread: lambda ask: wire.State(ask.tid + 1, 0, bytes(832))},
+    "pages for a state": {wire.AskThread: lambda ask: NONE_THERE},
+    "a brk for a state": {wire.AskThread: lambda ask: wire.Brk(0)},
+    "goodbye for a state": {wire.AskThread: lambda ask: wire.Bye()},
+    "a brk of nobody": {wire.AskBrk: lambda ask: wire.Brk(1 << 63)},
+    "a negative brk": {wire.AskBrk: lambda ask: wire.Brk(-1)},
+    "a state for a brk": {wire.AskBrk: lambda ask: wire.State(1, 0, b"")},
+    "no pages": {wire.Fetch: lambda ask: wire.Pages(ask.address, b"", b"")},
+    "other pages": {wire.Fetch: lambda ask: wire.Pages(ask.address ^ 0x1000, RUN, b"")},
+    "zero everywhere": {wire.Fetch: lambda ask: wire.Pages(ask.address, pages.pack([(0x1000, USER_END)]), b"")},
+    "zero nowhere": {wire.Fetch: lambda ask: wire.Pages(ask.address, FAR, b"")},
+    "pages without a payload": {wire.Fetch: lambda ask: wire.Pages(ask.address, b"", RUN)},
+}
+# It wakes one that waits, moves its brk, and touches a page that it has not got.
+WAKE_ONE = (
+    system_call("futex", DATA + 64, 129, 1) + system_call("brk", BRK + 0x1000) + set_word(DATA + 0x3000) + b"\xc3"
+)  # fmt: skip
+
+
+def talk(server: Acceptor, conversation: Conversation, home: Home, **changes: object) -> wire.AnyMessage | None:
+    """What came of the call; None when the acceptor has hung up."""
+    try:
+        home.leave(**changes)
+        return home.await_end()
+    except AcceptorLost:
+        return None
+    finally:
+        home.close()
+
+
+def waiter(conversation: Conversation) -> wire.Standing:
+    standing = conversation.thread_at(CODE + 0x200, 2, rax=NUMBERS["futex"], rdi=DATA + 64, rsi=128, rdx=0, r10=0)
+    return msgspec.structs.replace(standing, xstate=b"")
+
+
+@pytest.mark.parametrize("answers", BAD_ANSWERS.values(), ids=BAD_ANSWERS.keys())
+def test_bad_answers(server, conversation, answers):
+    """Whatever the acceptor is told when it asks, the call ends or the session does, and nothing else."""
+    home = Home(server.port, conversation)
+    home.states[2] = conversation.xstate
+    home.put(CODE, WAKE_ONE)
+    home.put(CODE + 0x200, b"\x0f\x05" + COUNT)
+    home.answers = answers
+    talk(server, conversation, home, waiting=[waiter(conversation)], seconds=0.5)
+    assert any(isinstance(message, kind) for message in home.heard for kind in answers), "it was asked"
+    check_unharmed(server, conversation)
+
+
+values = st.sampled_from([0, 1, DATA, DATA + 64, CODE, RSP, RETURN, 0x20078, 0x20080, USER_END - 1, USER_END, (1 << 64) - 1]) | st.integers(0, (1 << 64) - 1)
+numbers = st.sampled_from(["futex", "sched_yield", "rt_sigprocmask", "mmap", "munmap", "mremap", "madvise", "brk", "gettid", "clone"])
+pieces = st.sampled_from([
+    b"\x0f\x05", COUNT, b"\xeb\xfe", b"\xc3", b"\xcc", b"\xf4", set_word(DATA + 64), set_word(0x20078), set_word(DATA + 0x8000),
+    system_call("futex", DATA + 64, 128, 0), system_call("futex", DATA + 64, 129, 1), system_call("sched_yield"),
+    system_call("munmap", DATA, 0x2000), system_call("munmap", CODE, 0x1000), system_call("brk", BRK - 0x1000),
+    system_call("mmap", DATA, 0x1000, 7, 0x32), system_call("madvise", DATA, 0x1000, 4), system_call("mremap", DATA, 0x1000, 0x4000, 1),
+    system_call("rt_sigprocmask", 0, DATA, DATA + 8, 8), system_call("exit"), system_call("gettid"),
+])  # fmt: skip
+code = st.lists(pieces, max_size=6).map(b"".join)
+registers_at = st.dictionaries(st.sampled_from(["rdi", "rsi", "rdx", "r10", "r8", "r9", "rsp", "eflags", "fs_base", "cs"]), values, max_size=3)
+threads = st.lists(st.tuples(st.sampled_from([CODE, CODE + 0x300, CODE + 0x600, 0x20078, 0x20080, RETURN]) | values, numbers, registers_at), max_size=4)
+
+
+@settings(FUZZ, max_examples=60)
+@given(st.tuples(code, code, code), threads, threads, st.booleans(), st.sampled_from(["", "recall", "discard", "both", "again"]))
+def test_hostile_threads(server, conversation, codes, running, waiting, alone, meanwhile):
+    """Threads of any registers, running any code beside each other, asked to come home or not: their session ends as it may."""
+    home = Home(server.port, conversation)
+    for at, piece in zip((CODE, CODE + 0x300, CODE + 0x600), codes, strict=True):
+        home.put(at, piece[:0x200])
+    home.states = dict.fromkeys(range(2, 20), conversation.xstate)
+    made = [conversation.thread_at(rip, tid, rax=NUMBERS[name], **regs) for tid, (rip, name, regs) in enumerate([*running, *waiting], 2)]
+    waits = [msgspec.structs.replace(standing, xstate=b"") for standing in made[len(running) :]]
+    call = {"running": made[: len(running)], "waiting": waits, "alone": alone, "seconds": 0.2}
+    with suppress(AcceptorLost):
+        home.leave(**call)
+        if meanwhile in ("recall", "both"):
+            home.channel.send(wire.Recall(home.number))
+        if meanwhile in ("discard", "both"):
+            home.channel.send(wire.Discard())
+        message = home.await_end()
+        if meanwhile == "again" and isinstance(message, wire.Answer):
+            home.leave(running=[standing for standing in message.threads if standing.tid != TID], seconds=0.2)
+            home.await_end()
+    home.close()
+    check_unharmed(server, conversation)
+
+
 def test_many_at_once(server, conversation):
     """Sessions that were left open do not keep others from being served, and end when their peers do."""
-    idle = [connect(server) for _ in range(20)]
+    idle = [connect(server.port) for _ in range(20)]
     for sock in idle[::2]:
         sock.sendall(wire.encode(conversation.hello) + wire.encode(conversation.setup))
     good_session(server, conversation)

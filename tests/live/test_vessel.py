@@ -1,6 +1,7 @@
 """The bare process that a mirror starts as: what it has, what it can be made to do, and what it cannot do once it is sealed."""
 
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -12,7 +13,7 @@ from radium.errors import RadiumError
 from radium.linux import ptrace
 from radium.linux.libc import NUMBERS
 from radium.replay import vessel
-from radium.replay.sandbox import Limits
+from radium.replay.sandbox import THREAD_FLAGS, Limits
 from radium.replay.syscalls import HARMLESS
 
 PAGE = 4096
@@ -94,6 +95,97 @@ def test_any_place(base):
         placed.kill()
 
 
+# Threads that run what the tracee's threads would
+
+
+LOOP_ADDING = "f0480137ebfa"  # lock add [rdi], rsi; jmp
+COUNTERS = 0x20000000
+
+
+def tasks(pid: int) -> set[int]:
+    return {int(name) for name in os.listdir(f"/proc/{pid}/task")}
+
+
+def set_going(bare, tid: int, code: str, **values: int) -> None:
+    """The stopped thread runs the code, from a place of its own, with these registers."""
+    at = 0x10000000 + 64 * sorted(tasks(bare.pid)).index(tid)
+    bare.vessel.memory.write(at, bytes.fromhex(code) + b"\xcc")
+    regs = ptrace.registers(tid)
+    regs.rip, regs.orig_rax = at, NO_FD
+    for name, value in values.items():
+        setattr(regs, name, value)
+    ptrace.set_registers(tid, regs)
+    ptrace.resume(tid)
+
+
+def word(bare, address: int) -> int:
+    return int.from_bytes(bare.vessel.memory.read(address, 8), "little")
+
+
+def test_a_thread(bare):
+    """A thread that was started is one of the vessel's, stopped, ours, and in no call; the vessel itself is as before."""
+    tid = bare.vessel.start_thread()[0]
+    assert tasks(bare.pid) == {bare.pid, tid}
+    now = status(tid)
+    assert (now["State"][0], now["TracerPid"], now["Tgid"]) == ("t", str(os.getpid()), str(bare.pid))
+    assert vessel.wait(tid, block=False) == 0
+    assert bare.vessel.call("getpid") == bare.pid and bare.vessel.batch([("gettid", ())]) == [bare.pid]
+
+
+def test_a_thread_runs_code(bare):
+    """It runs from the registers that it is given, in the vessel's memory, and its stops are told by its own id."""
+    tid = bare.vessel.start_thread()[0]
+    set_going(bare, tid, "488937", rdi=COUNTERS, rsi=7)  # mov [rdi], rsi
+    assert vessel.wait(tid) == TRAPPED and word(bare, COUNTERS) == 7
+    # mov eax, gettid; syscall
+    set_going(bare, tid, "b8ba0000000f05")
+    assert vessel.wait(tid) == TRAPPED and ptrace.registers(tid).rax == tid
+    assert vessel.wait(bare.pid, block=False) == 0
+
+
+def test_threads_run_side_by_side(bare):
+    """Threads run at the same time as others and as calls of the vessel's, each until it is stopped itself."""
+    tids = [bare.vessel.start_thread()[0] for _ in range(8)]
+    for number, tid in enumerate(tids):
+        set_going(bare, tid, LOOP_ADDING, rdi=COUNTERS + 8 * number, rsi=1)
+    poll_until(lambda: all(word(bare, COUNTERS + 8 * n) for n in range(8)), "all threads have run")
+    assert bare.vessel.call("getpid") == bare.pid
+    ptrace.interrupt(tids[3])
+    assert vessel.wait(tids[3]) >> 16 == ptrace.EVENT_STOP
+    before = [word(bare, COUNTERS + 8 * n) for n in range(8)]
+    poll_until(lambda: all(word(bare, COUNTERS + 8 * n) > before[n] for n in range(8) if n != 3), "the others run on")
+    assert word(bare, COUNTERS + 8 * 3) == before[3]
+
+
+def test_their_registers_are_their_own(bare):
+    """General registers, extended state, breakpoints and signal masks are each thread's."""
+    first, second = bare.vessel.start_thread()[0], bare.vessel.start_thread()[0]
+    state = ptrace.xstate(second)
+    # pcmpeqd xmm1, xmm1: all ones
+    set_going(bare, first, "660f76c9", rbx=5, rdi=COUNTERS)
+    assert vessel.wait(first) == TRAPPED
+    ptrace.set_signal_mask(first, 0x200)
+    ptrace.set_debug_register(first, 0, COUNTERS)
+    assert ptrace.registers(first).rbx == 5 != ptrace.registers(second).rbx
+    assert ptrace.xstate(second) == state != ptrace.xstate(first)
+    assert (ptrace.signal_mask(first), ptrace.signal_mask(second), ptrace.signal_mask(bare.pid)) == (0x200, 0, 0)
+    assert (ptrace.debug_register(first, 0), ptrace.debug_register(second, 0)) == (COUNTERS, 0)
+
+
+@pytest.mark.root
+def test_no_more_threads(bare):
+    """Where the acceptor allows no more threads that is an OSError, and the vessel goes on."""
+    call = bare.vessel.call
+    resource.prlimit(bare.pid, resource.RLIMIT_NPROC, (3, 3))
+    # A user that has nothing else running: root may have as many as it likes.
+    call("setresuid", 65432, 65432, 65432)
+    tids = [bare.vessel.start_thread()[0], bare.vessel.start_thread()[0]]
+    with pytest.raises(OSError, match="clone") as caught:
+        bare.vessel.start_thread()
+    assert caught.value.errno == 11
+    assert tasks(bare.pid) == {bare.pid, *tids} and call("getpid") == bare.pid
+
+
 # What it has of the acceptor's
 
 
@@ -159,6 +251,43 @@ def test_kill_while_running(bare):
     assert not exists(bare.pid)
 
 
+def test_kill_with_threads(bare):
+    """All threads end with it, stopped or running, and nothing is left to be waited for."""
+    tids = [bare.vessel.start_thread()[0] for _ in range(6)]
+    for number, tid in enumerate(tids[::2]):
+        set_going(bare, tid, LOOP_ADDING, rdi=COUNTERS + 8 * number, rsi=1)
+    bare.vessel.kill()
+    assert not exists(bare.pid) and not any(exists(tid) for tid in tids)
+    for tid in (bare.pid, *tids):
+        with pytest.raises(ChildProcessError):
+            os.waitpid(tid, os.WNOHANG | vessel.WALL)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["thread", "vessel"])
+def test_kill_with_threads_that_it_made_itself(bare, is_known):
+    """What runs in a mirror may go to the vessel's own instructions and make a thread: that one ends, too."""
+    tid = bare.vessel.start_thread()[0] if is_known else bare.pid
+    bare.vessel.seal(serves_kernel=True)
+    regs = ptrace.registers(tid)
+    regs.rip, regs.rax, regs.orig_rax = 0x20000 + vessel.GADGET, NUMBERS["clone"], NO_FD
+    regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8 = THREAD_FLAGS, 0, 0, 0, 0
+    ptrace.set_registers(tid, regs)
+    ptrace.resume(tid)
+    assert vessel.wait(tid) >> 16 == ptrace.EVENT_CLONE
+    unknown = ptrace.event_message(tid)
+    bare.vessel.kill()
+    assert not exists(bare.pid) and not exists(unknown)
+
+
+def test_death_of_its_threads_is_told(bare):
+    """A vessel that was killed by somebody else is MirrorDied to whoever waits for one of its threads, too."""
+    tid = bare.vessel.start_thread()[0]
+    set_going(bare, tid, "ebfe")
+    os.kill(bare.pid, signal.SIGKILL)
+    with pytest.raises(RadiumError, match="ended"):
+        vessel.wait(tid)
+
+
 def test_death_is_told(bare):
     """A vessel that was killed by somebody else is MirrorDied to whoever uses it."""
     os.kill(bare.pid, signal.SIGKILL)
@@ -208,6 +337,31 @@ def test_memory_calls_still_pass(sealed):
     assert call("munmap", moved, 2 * PAGE) == 0
     assert call("brk", 0) > 0
     assert sealed.vessel.batch([("mmap", (0, PAGE, 3, ANONYMOUS, NO_FD, 0)), ("munmap", (start, PAGE))])[1] == 0
+
+
+def test_threads_of_a_sealed_vessel(sealed):
+    """A sealed vessel makes threads for us, each behind the same filter, without capabilities."""
+    tid = sealed.vessel.start_thread()[0]
+    now = status(tid)
+    assert (now["Seccomp"], now["NoNewPrivs"], now["CapEff"], now["CapPrm"]) == ("2", "1", "0" * 16, "0" * 16)
+    for name in ("socket", "openat", "clone", "exit_group"):
+        set_going(sealed, tid, SYSCALL, rax=NUMBERS[name], rdi=0)
+        assert vessel.wait(tid) >> 16 == STOPPED_BY_FILTER, name
+        regs = ptrace.registers(tid)
+        assert regs.orig_rax == NUMBERS[name]
+
+
+def test_only_threads(sealed):
+    """From the gadget too no process is made, nothing with namespaces, or tracing, of its own, and from elsewhere not even a thread."""
+    gadget = 0x20000 + vessel.GADGET
+    # SIGCHLD; VFORK; without CLONE_THREAD; with CLONE_UNTRACED, NEWUSER, SETTLS, PARENT_SETTID, CHILD_CLEARTID
+    others = [17, 0x4111, THREAD_FLAGS & ~0x10000, *(THREAD_FLAGS | bit for bit in (0x800000, 0x10000000, 0x80000, 0x100000, 0x200000))]
+    for flags in others:
+        sealed.start_at(gadget, rax=NUMBERS["clone"], rdi=flags, rsi=0)
+        assert is_filtered(sealed, vessel.wait(sealed.pid), NUMBERS["clone"]), f"{flags:#x}"
+    sealed.start(SYSCALL, rax=NUMBERS["clone"], rdi=THREAD_FLAGS, rsi=0)
+    assert is_filtered(sealed, vessel.wait(sealed.pid), NUMBERS["clone"])
+    assert tasks(sealed.pid) == {sealed.pid}
 
 
 REACHING_OUT = ["getppid", "getpid", "open", "openat", "socket", "read", "write", "close", "dup", "clone", "clone3", "fork",
@@ -289,27 +443,3 @@ def test_no_harmless_calls_where_misses_of_the_kernel_are_not_served(bare):
     """Where a system call that misses a page would fail, none is made in the mirror."""
     bare.vessel.seal(serves_kernel=False)
     assert is_filtered(bare, bare.run(SYSCALL, rax=NUMBERS["clock_gettime"], rdi=1, rsi=0x20000000), NUMBERS["clock_gettime"])
-
-
-def test_more_threads(sealed):
-    """A sealed vessel can be given threads, which run its code beside each other, and end with it."""
-    # lock inc qword ptr [rdi]; int3
-    sealed.vessel.memory.write(0x10000000, bytes.fromhex("f048ff07") + b"\xcc")
-    threads = [sealed.vessel.start_thread() for _ in range(5)]
-    assert len(set(threads)) == 5 and all(own > 0 for _, own in threads)
-    assert status(sealed.pid)["Threads"] == "6"
-    for tid, _ in threads:
-        regs = sealed.vessel.registers.copy()
-        regs.rip, regs.rdi, regs.orig_rax = 0x10000000, 0x20000000, NO_FD
-        ptrace.set_registers(tid, regs)
-        ptrace.resume(tid)
-    assert [vessel.wait(tid) for tid, _ in threads] == [TRAPPED] * 5
-    assert sealed.vessel.memory.read(0x20000000, 8) == (5).to_bytes(8, "little")
-    sealed.vessel.kill()
-    assert not any(exists(tid) for tid, _ in threads)
-
-
-def test_threads_of_its_own(sealed):
-    """No code of the mirror's makes a thread: only we do."""
-    for name in ("clone", "clone3"):
-        assert is_filtered(sealed, sealed.run(SYSCALL, rax=NUMBERS[name], rdi=0x10F00), NUMBERS[name])

@@ -54,24 +54,22 @@ def registers(**values: int) -> Registers:
     return regs
 
 
+# The thread whose call it is, and one that came along.
+TID, OTHER = 100, 200
 ENTRY = registers(orig_rax=NO_SYSCALL)
 FRAME = wire.Frame(RETURN, RSP)
-OWN, OTHER = 11, 12
-LEFT = {OWN: commit.Left(ENTRY, xstate()), OTHER: commit.Left(ENTRY, xstate())}
+LEFT = commit.Left(ENTRY, xstate())
+STANDING = wire.Standing(TID, TID, 0, registers(rip=RETURN, rsp=RSP + 8, rax=42).pack(), xstate())
+GOOD = wire.Answer(1, wire.RETURNED, TID, [STANDING], [], BRK, pages.pack(RUNS), b"", b"", 0.5)
 
 
-def standing(tid: int = OWN, raw: bytes | None = None, state: bytes | None = None) -> wire.Standing:
-    back = registers(rip=RETURN, rsp=RSP + 8, rax=42).pack()
-    return wire.Standing(tid, tid, 0, back if raw is None else raw, xstate() if state is None else state)
-
-
-GOOD = wire.Answer(1, wire.RETURNED, OWN, [standing()], [], BRK, pages.pack(RUNS), b"", b"", 0.5)
-
-
-def check(*, registers: bytes | None = None, xstate: bytes | None = None, **changes: object) -> pages.Runs:
-    """registers, xstate: of the call's own thread."""
-    answer = msgspec.structs.replace(GOOD, **{"threads": [standing(OWN, registers, xstate)], **changes})
-    return commit.check(answer, LEFT, {OWN: FRAME} if answer.reason == wire.RETURNED else {}, LAYOUT, BRK)
+def check(**changes: object) -> pages.Runs:
+    """Of a good answer with these changes: to its thread, by the names of `wire.Standing`, and to the rest."""
+    thread = {name: changes.pop(name) for name in ("registers", "xstate") if name in changes}
+    standing = msgspec.structs.replace(STANDING, **thread)
+    answer = msgspec.structs.replace(GOOD, **{"threads": [standing], **changes})
+    returns = {TID: FRAME} if answer.reason == wire.RETURNED else {}
+    return commit.check(answer, {TID: LEFT}, returns, LAYOUT, BRK)
 
 
 def returned(**values: int) -> bytes:
@@ -90,32 +88,12 @@ def test_the_function_may_change_its_registers():
     assert check(xstate=xstate(mxcsr=0x1FBF, present=COMPONENTS)) == RUNS
 
 
-def test_several_threads():
-    """Each of them goes on where the tracee has code, only the call's own where the call returns to."""
-    inside = registers(rip=0x400100, rsp=RSP - 64).pack()
-    assert check(threads=[standing(), standing(OTHER, inside)]) == RUNS
-    for threads in ([standing(), standing(OTHER, registers(rip=0x600000).pack())], [standing(OWN, inside), standing(OTHER)]):
-        with pytest.raises(Conflict):
-            check(threads=threads)
-
-
-@pytest.mark.parametrize(
-    "threads", [[], [standing(OTHER)], [standing(), standing(99)], [standing(99)]], ids=["none", "another", "one more", "a stranger"]
-)
-def test_threads_that_did_not_leave(threads):
-    """The call's own thread is there, and nobody who did not leave home."""
-    with pytest.raises(Conflict, match="thread"):
-        check(threads=threads)
-
-
-@pytest.mark.parametrize("name", ["cs", "fs_base"])
-def test_other_segments_of_another_thread(name):
-    """What no call may change of its own thread it may not change of others."""
-    inside = registers(**{"rip": 0x400100, name: 0x10}).pack()
-    with pytest.raises(Conflict, match="segments"):
-        check(threads=[standing(), standing(OTHER, inside)])
-    with pytest.raises(Conflict, match="extended state"):
-        check(threads=[standing(), standing(OTHER, registers().pack(), b"")])
+@pytest.mark.parametrize("raw", [b"", bytes(215), bytes(217), bytes(8 * 28)])
+def test_registers_of_another_length(raw):
+    """Registers are 27 words, and an answer with others is refused as it arrives."""
+    answer = msgspec.structs.replace(GOOD, threads=[msgspec.structs.replace(STANDING, registers=raw)])
+    with pytest.raises(FrameError, match="without registers"):
+        wire.decode(wire.encode(answer)[wire.HEADER.size :])
 
 
 @pytest.mark.parametrize(
@@ -256,6 +234,118 @@ def test_brk_is_that_of_the_journal():
     for calls, brk in ((grown, BRK), (grown, BRK + 0x2000), (journal(mmap(0x800000, 0x1000)), BRK + 1)):
         with pytest.raises(Conflict, match="brk"):
             check(journal=calls, brk=brk)
+
+
+# Several threads
+
+
+def went_on(tid: int = OTHER, *, state: bytes | None = None, **values: int) -> wire.Standing:
+    """A thread that came along and has gone on to another place in the tracee's code."""
+    regs = registers(**{"rip": 0x400200, "rsp": RSP - 0x4000, "fs_base": 0x7F0000001740, **values})
+    return wire.Standing(tid, tid, 0, regs.pack(), xstate() if state is None else state)
+
+
+BESIDE = {TID: LEFT, OTHER: commit.Left(registers(rip=0x400180, rsp=RSP - 0x4000, fs_base=0x7F0000001740), xstate())}
+
+
+def check_group(threads: list[wire.Standing], *, reason: str = wire.RETURNED, tid: int = TID, returns: int = TID) -> pages.Runs:
+    answer = msgspec.structs.replace(GOOD, threads=threads, reason=reason, tid=tid)
+    return commit.check(answer, BESIDE, {returns: FRAME} if reason == wire.RETURNED else {}, LAYOUT, BRK)
+
+
+def test_a_group_comes_home():
+    """One thread has returned and the others are wherever they are, in whatever order they are told; some may not come."""
+    assert check_group([STANDING, went_on()]) == RUNS
+    assert check_group([went_on(), STANDING]) == RUNS
+    assert check_group([STANDING]) == RUNS
+    assert check_group([msgspec.structs.replace(STANDING, registers=returned(rip=0x400100)), went_on()], reason="recall") == RUNS
+
+
+def test_an_answer_about_another_thread():
+    """A call may come home for what a thread that came along is about to do."""
+    middle = msgspec.structs.replace(STANDING, registers=returned(rip=0x400100))
+    assert check_group([middle, went_on()], reason="syscall:write", tid=OTHER) == RUNS
+
+
+@pytest.mark.parametrize("tid", [0, -1, TID + 1, 1 << 62])
+def test_a_thread_that_did_not_leave(tid):
+    """No answer moves a thread that is not away: it goes on at home, or stands in the middle of something else."""
+    with pytest.raises(Conflict, match="did not leave home"):
+        check_group([STANDING, went_on(tid)])
+    with pytest.raises(Conflict, match="did not leave home"):
+        check(threads=[STANDING, went_on()])
+
+
+@pytest.mark.parametrize("threads", [[], [went_on()]])
+def test_without_the_thread_that_it_is_about(threads):
+    """An answer has at least the thread that it is about."""
+    with pytest.raises(Conflict, match="without the thread"):
+        check_group(threads)
+
+
+def test_only_the_caller_returns():
+    """Where the call returns to is no place for the others to be checked by, nor are theirs for it."""
+    back = went_on(rip=RETURN, rsp=RSP + 8)
+    assert check_group([STANDING, back]) == RUNS, "it may be there in a call of its own"
+    with pytest.raises(Conflict, match="did not return"):
+        check_group([msgspec.structs.replace(STANDING, registers=returned(rip=0x400100)), back])
+
+
+@pytest.mark.parametrize(
+    ("thread", "says"),
+    [
+        *((went_on(**{name: 0x10}), "segments") for name in ("cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base")),
+        (went_on(fs_base=LEFT.regs.fs_base), "segments"), (went_on(eflags=0x346), "single-steps"),
+        (went_on(rip=0x402000), "no code"), (went_on(rip=0x600000), "no code"), (went_on(rip=0x700000), "no code"),
+        (went_on(rip=USER_END), "no code"), (went_on(rsp=USER_END), "no code"), (went_on(rsp=U64 - 7), "no code"),
+        (went_on(state=b""), "extended state"), (went_on(state=xstate(nbytes=831)), "extended state"),
+        (went_on(state=xstate(mxcsr=0x10000)), "extended state"), (went_on(state=xstate(present=1 << 9)), "extended state"),
+        (went_on(state=xstate(compacted=1 << 63)), "extended state"), (went_on(state=xstate(reserved=1)), "extended state"),
+    ],
+)  # fmt: skip
+def test_each_thread_is_checked(thread, says):
+    """A thread that came along is held to all that the caller is held to, with its own segments and state."""
+    for threads in ([STANDING, thread], [thread, STANDING]):
+        with pytest.raises(Conflict, match=says):
+            check_group(threads)
+
+
+def test_a_thread_named_twice():
+    """Where a thread goes on is said once."""
+    answer = msgspec.structs.replace(GOOD, threads=[STANDING, went_on(), went_on(rip=0x400300)])
+    with pytest.raises(FrameError, match="twice"):
+        wire.decode(wire.encode(answer)[wire.HEADER.size :])
+
+
+def test_a_thread_that_was_not_woken():
+    """Nobody has asked for the state of a thread that waits at home, so none can come back."""
+    waits = {**BESIDE, OTHER: BESIDE[OTHER]._replace(xstate=b"")}
+    answer = msgspec.structs.replace(GOOD, threads=[STANDING, went_on()])
+    with pytest.raises(Conflict, match="extended state"):
+        commit.check(answer, waits, {TID: FRAME}, LAYOUT, BRK)
+
+
+words = st.sampled_from([0, 0x346, 0x400100, 0x402000, RETURN, RSP, RSP + 8, USER_END - 1, USER_END, U64]) | st.integers(0, U64)
+few = st.dictionaries(st.sampled_from(NAMES), words, max_size=3)
+
+
+@given(st.lists(st.tuples(st.sampled_from([TID, OTHER, 300]), few), max_size=3, unique_by=lambda t: t[0]), st.sampled_from([TID, OTHER, 300]), st.booleans())
+def test_whatever_passes_can_go_on(threads, tid, has_returned):
+    """Threads of an answer that passes left home, keep their segments, and go on in code of the tracee's or at the return."""
+    bases = {TID: {"rip": RETURN, "rsp": RSP + 8, "fs_base": 0x7F0000000740}}
+    standings = [went_on(number, **{**bases.get(number, {}), **values}) for number, values in threads]
+    try:
+        check_group(standings, tid=tid, reason=wire.RETURNED if has_returned else "recall")
+    except Conflict:
+        return
+    assert tid in {standing.tid for standing in standings} <= set(BESIDE)
+    for standing in standings:
+        regs, before = Registers.unpack(standing.registers), BESIDE[standing.tid].regs
+        assert all(getattr(regs, name) == getattr(before, name) for name in commit._SAME) and not regs.eflags & 0x100
+        if has_returned and standing.tid == TID:
+            assert (regs.rip, regs.rsp) == (RETURN, RSP + 8)
+        else:
+            assert LAYOUT[0].start <= regs.rip < LAYOUT[0].end and regs.rsp < USER_END
 
 
 edges = st.sampled_from([edge for area in LAYOUT for edge in area[:2]])

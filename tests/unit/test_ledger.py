@@ -13,8 +13,8 @@ from radium.tracer.ledger import AnnexPlan, Armed, CommitRecord, Ledger, Moved, 
 
 PLAN = Plan(7, [Armed(0x401000, 0x55)], [AnnexPlan(0x1000, 0x3000, 0x1040, [(0x1200, 0x401001)])], b"action")
 REGISTERS = Registers(*range(27))
-MOVED = Moved(7, bytes(FORMAT.size), 1 << 63, bytes(range(FORMAT.size)), 5, b"xstate")
-RECORD = CommitRecord([MOVED, Moved(8, b"", 0, b"", 0, b"")], [LayoutCall("brk", (1, 2, 3, 4, 5, 6), 9)], b"runs")
+MOVED = Moved(7, REGISTERS.pack(), 0x10, bytes(FORMAT.size), 0x20, b"xstate")
+RECORD = CommitRecord([MOVED, Moved(8, bytes(FORMAT.size), 0, REGISTERS.pack(), (1 << 64) - 1, b"")], [LayoutCall("brk", (1, 2, 3, 4, 5, 6), 9)], b"runs")
 
 
 def test_a_new_ledger_says_nothing():
@@ -85,15 +85,44 @@ def test_commit_record():
         assert book.commit() is None
 
 
-def test_a_commit_begins():
-    """Until a commit has begun its threads are only being parked; the next one begins anew."""
+u64 = st.integers(0, (1 << 64) - 1)
+moves = st.builds(Moved, st.integers(1, 1 << 22), st.binary(max_size=216), u64, st.binary(max_size=216), u64, st.binary(max_size=3000))
+calls = st.builds(LayoutCall, st.sampled_from(["brk", "mmap", "stack"]), st.tuples(*[u64] * 6), u64)
+records = st.builds(CommitRecord, st.lists(moves, min_size=1, max_size=6), st.lists(calls, max_size=4), st.binary(max_size=200))
+
+
+@settings(deadline=None)
+@given(st.lists(records, min_size=1, max_size=5))
+def test_records_of_whole_groups(sequence):
+    """All threads of a commit are kept, in their order, with where they were and where they go; none of an earlier one's."""
     book = Ledger()
+    for record in sequence:
+        book.note_commit(record)
+        assert book.commit() == record
+
+
+def test_a_commit_that_has_begun():
+    """Until it is said to have begun, a commit is only about to be: the last one's having begun does not count."""
+    book = Ledger()
+    assert not book.has_begun
     for _ in range(2):
         book.note_commit(RECORD)
-        assert not book.has_begun
+        assert not book.has_begun and book.commit() == RECORD
         book.note_begun()
         assert book.has_begun and book.commit() == RECORD
         book.note_committed(0)
+        assert book.commit() is None
+
+
+def test_a_record_that_is_not_there_has_not_begun():
+    """Whoever dies while a record is being noted leaves none, or one that has not begun: its order of writing."""
+    book = Ledger()
+    book.note_commit(RECORD)
+    book.note_begun()
+    book.note_committed(0)
+    with pytest.raises(ValueError, match="a commit record"):
+        book.note_commit(CommitRecord([MOVED], [], bytes(ledger.COMMIT_ROOM)))
+    assert book.commit() is None
 
 
 def test_a_record_that_has_no_place():
@@ -112,13 +141,14 @@ def test_another_process_sees_it():
     if child == 0:
         os.close(writing)
         os.read(reading, 1)
-        same = book.plan() == PLAN and book.commit() == RECORD and book.borrowed() == (42, REGISTERS, 5)
+        same = book.plan() == PLAN and book.commit() == RECORD and book.has_begun and book.borrowed() == (42, REGISTERS, 5)
         os._exit(0 if same and book.answer[5 << 30 : (5 << 30) + 4] == b"page" else 1)
     os.close(reading)
     book.note_plan(PLAN)
     book.note_borrowed(42, REGISTERS, 5)
     book.answer[5 << 30 : (5 << 30) + 4] = b"page"
     book.note_commit(RECORD)
+    book.note_begun()
     os.write(writing, b"!")
     os.close(writing)
     assert os.waitpid(child, 0)[1] == 0

@@ -1,34 +1,37 @@
 """Frames: every message comes back as it was sent, and no bytes do worse than FrameError."""
 
 import struct
+from typing import TypeVar
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radium.core import pages, wire
 from radium.core.addr import USER_END
 from radium.core.mapping import Area, LayoutCall, LayoutDelta
-from radium.core.regs import FORMAT
+from radium.core.regs import FORMAT, Registers
 from radium.errors import FrameError
 
 AREA = Area(0x1000, 0x3000, 3, 8, "x:1:2")
 RUNS = pages.pack([(0x1000, 0x3000), (0x5000, 0x6000)])
 DELTA = LayoutDelta([(0x1000, 0x2000)], [AREA], [Area(0x8000, 0x9000, 1, 8)])
 REGISTERS, MM = bytes(FORMAT.size), [0x400000] * wire.NMM
-STANDING, ASLEEP = wire.Standing(11, 3, 1 << 63, REGISTERS, b"xs"), wire.Standing(12, 4, 0, REGISTERS, b"")
-CALL = wire.Call(
-    7, STANDING, wire.Frame(0x401000, 0x7FFD0000, 0x7000, [0x8000]), [], [ASLEEP], True, DELTA, 0x600000, RUNS, b"", RUNS, RUNS,
-    RUNS, b"", 60.0,
-)  # fmt: skip
-SETUP = wire.Setup(1, [AREA], [Area(0x7000, 0x8000, 5, 0, "[vdso]")], b"\x7fELF", 0x600000, MM, {"getpid": 1}, "auto", wire.Clocks(), True, [])
+THREAD = wire.Standing(5, 4, 1 << 63, REGISTERS, b"xs")
+RUNNING, WAITING = wire.Standing(6, 6, 0, REGISTERS, b"xs"), wire.Standing(8, 8, 0, REGISTERS, b"")
+FRAME = wire.Frame(0x401000, 0x7FFD0000, 0x7000, [0x8000])
+CALL = wire.Call(7, THREAD, FRAME, [RUNNING], [WAITING], True, DELTA, 0x600000, RUNS, b"", RUNS, RUNS, RUNS, RUNS, 60.0)
+SETUP = wire.Setup(1, [AREA], [Area(0x7000, 0x8000, 5, 0, "[vdso]")], b"\x7fELF", 0x600000, MM, {"getpid": 1}, "auto", wire.Clocks(1, -1), True, [])
 ANSWER = wire.Answer(
-    7, "syscall:write", 11, [STANDING], [LayoutCall("mmap", (0, 1, 2, 3, (1 << 64) - 1, 5), 0x1000)], 9, RUNS, RUNS, RUNS, 0.5
+    7, "syscall:write", 6, [THREAD, RUNNING], [LayoutCall("mmap", (0, 1, 2, 3, (1 << 64) - 1, 5), 0x1000)], 9, RUNS, RUNS,
+    RUNS, 0.5,
 )  # fmt: skip
 MESSAGES = [
     wire.Hello(1, "0.1.0", "token", 4096, ["avx2"]),
     wire.Welcome(1, "0.1.0", "6.1", ["pagemap"], "b007", wire.Clocks(5, 6)),
+    wire.AskNow(),
+    wire.Now(wire.Clocks(5, 6)),
     wire.Refused("no", "do this"),
     SETUP,
     CALL,
@@ -36,18 +39,16 @@ MESSAGES = [
     wire.Pages(0x1000, RUNS, b""),
     ANSWER,
     wire.Failed(7, "stuck", RUNS, 0.1),
+    wire.Discard(),
+    wire.Discarded(RUNS),
     wire.Recall(7),
     wire.Beat(),
     wire.AskBrk(),
     wire.Brk(0x600000),
-    wire.AskClock(12, -6),
+    wire.AskThread(8),
+    wire.State(8, 5, b"xs"),
+    wire.AskClock(8, -6),
     wire.Clock(5, 0),
-    wire.AskThread(12),
-    wire.State(12, 5, b"xs"),
-    wire.AskNow(),
-    wire.Now(wire.Clocks(5, 6)),
-    wire.Discard(),
-    wire.Discarded(RUNS),
     wire.Bye("draining"),
     wire.Audit(RUNS),
     wire.Digests(bytes(32)),
@@ -129,21 +130,24 @@ def test_bad_headers(header, says):
         wire.decode_header(header)
 
 
-def changed(message: msgspec.Struct, **fields: object) -> wire.AnyMessage:
-    return msgspec.structs.replace(message, **fields)  # type: ignore[return-value, type-var]
+Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 
-def stands(**fields: object) -> wire.Standing:
-    return msgspec.structs.replace(STANDING, tid=13, **fields)
+def changed(message: Struct, **fields: object) -> Struct:
+    return msgspec.structs.replace(message, **fields)
+
+
+def with_thread(**fields: object) -> list[wire.AnyMessage]:
+    """Calls and answers in each of which one thread is changed so."""
+    calls = [changed(CALL, thread=changed(THREAD, **fields)), changed(CALL, running=[changed(RUNNING, **fields)]),
+             changed(CALL, waiting=[changed(WAITING, **fields)])]  # fmt: skip
+    return [*calls, changed(ANSWER, threads=[THREAD, changed(RUNNING, **fields)])]
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        changed(CALL, thread=stands(registers=b"")), changed(CALL, running=[stands(registers=REGISTERS + b"x")]),
-        changed(CALL, waiting=[stands(mask=-1)]), changed(CALL, running=[STANDING]),
-        changed(CALL, waiting=[ASLEEP, ASLEEP]), changed(ANSWER, threads=[STANDING, STANDING]),
-        changed(ANSWER, threads=[stands(registers=b"")]), changed(CALL, frame=wire.Frame(USER_END, 0)),
+        *with_thread(registers=b""), *with_thread(registers=REGISTERS + b"x"), *with_thread(mask=-1), changed(CALL, frame=wire.Frame(USER_END, 0)),
         changed(CALL, frame=wire.Frame(-1, 0)), changed(CALL, frame=wire.Frame(0, 0, 0, [USER_END])),
         changed(CALL, seconds=float("nan")), changed(CALL, seconds=float("inf")), changed(ANSWER, reason=""),
         changed(ANSWER, reason="syscall:"), changed(ANSWER, reason="\x1b[2J"), changed(ANSWER, reason="syscall:a b"),
@@ -154,12 +158,107 @@ def stands(**fields: object) -> wire.Standing:
         changed(SETUP, layout=[AREA, AREA]), changed(SETUP, layout=[Area(0x5000, 0x6000, 3, 8), AREA]),
         changed(SETUP, layout=[Area(-0x1000, 0x1000, 3, 8)]), changed(SETUP, special=[Area(0x1000, 0x1000, 3, 8)]),
         changed(SETUP, mm=MM[1:]), changed(SETUP, mm=[*MM[1:], -1]), changed(SETUP, brk=1 << 63),
+        wire.Brk(-1), wire.Brk(USER_END + 1), wire.Brk((1 << 64) - 1),
     ],
 )  # fmt: skip
 def test_values_of_no_process(message):
     """A message whose addresses, sizes or times can be nobody's is refused as it arrives."""
     with pytest.raises(FrameError):
         wire.decode(split(wire.encode(message))[1])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        changed(CALL, running=[RUNNING, RUNNING]), changed(CALL, running=[THREAD]), changed(CALL, waiting=[THREAD]),
+        changed(CALL, waiting=[changed(WAITING, tid=RUNNING.tid)]), changed(CALL, waiting=[WAITING, WAITING]),
+        changed(ANSWER, threads=[THREAD, THREAD]), changed(ANSWER, threads=[RUNNING, changed(THREAD, tid=RUNNING.tid)]),
+    ],
+)  # fmt: skip
+def test_a_thread_is_in_one_place(message):
+    """No message says of one thread that it is in two places."""
+    with pytest.raises(FrameError, match="twice"):
+        wire.decode(split(wire.encode(message))[1])
+
+
+words = st.integers(0, (1 << 64) - 1)
+ids = st.integers(-(1 << 63), (1 << 63) - 1)
+standings = st.builds(wire.Standing, ids, ids, words, st.binary(min_size=FORMAT.size, max_size=FORMAT.size), st.binary(max_size=40))
+groups = st.lists(standings, max_size=5, unique_by=lambda standing: standing.tid)
+
+
+@given(groups.filter(bool), st.integers(0, 5), st.booleans(), st.booleans())
+def test_any_threads_round_trip(threads, nrunning, is_told, alone):
+    """Whatever threads a call takes along, they arrive as they left, each in its part; so they do in an answer."""
+    running, waiting = threads[1 : 1 + nrunning], threads[1 + nrunning :]
+    call = changed(CALL, thread=threads[0], running=running, waiting=waiting if is_told else None, alone=alone)
+    for message in (call, changed(ANSWER, threads=threads, tid=threads[0].tid)):
+        assert wire.decode(split(wire.encode(message))[1]) == message
+
+
+@given(st.one_of(st.builds(wire.AskThread, ids), st.builds(wire.State, ids, ids, st.binary(max_size=5000)), st.builds(wire.Discarded, st.binary(max_size=50))))
+def test_any_questions_round_trip(message):
+    """What is asked and told of threads, and what was dropped, arrives as it was sent."""
+    assert wire.decode(split(wire.encode(message))[1]) == message
+
+
+def raw_of(message: msgspec.Struct) -> list[object]:
+    """Tag and fields, as they are on the wire."""
+    out = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
+    assert isinstance(out, list)
+    return out
+
+
+# What may stand in the place of a field: of other types, of other sizes, too deep, too many.
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.binary(max_size=8) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=6,
+)
+NESTED = [message for message in MESSAGES if isinstance(message, wire.Call | wire.Answer | wire.State | wire.AskThread | wire.Discarded | wire.Discard)]
+
+
+def places_of(value: object, at: tuple[int, ...] = ()) -> list[tuple[int, ...]]:
+    """Of every list and all that is in it, the way there."""
+    here = [at] if at else []
+    return here + [place for n, inner in enumerate(value if isinstance(value, list) else []) for place in places_of(inner, (*at, n))]
+
+
+def put(value: object, place: tuple[int, ...], new: object) -> object:
+    if not place:
+        return new
+    assert isinstance(value, list)
+    return [put(inner, place[1:], new) if n == place[0] else inner for n, inner in enumerate(value)]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(NESTED), st.data())
+def test_junk_in_the_place_of_fields(message, data):
+    """Any value in the place of any field, however deep: the message is one whose threads make sense, or a FrameError."""
+    raw = raw_of(message)
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw = put(raw, data.draw(st.sampled_from(places_of(raw))), data.draw(junk))
+    check_sense(msgspec.msgpack.encode(raw))
+
+
+@given(st.sampled_from(NESTED), st.lists(junk, max_size=15))
+def test_junk_behind_a_tag(message, fields):
+    """A message of any fields at all, too few or too many, is one or a FrameError."""
+    check_sense(msgspec.msgpack.encode([type(message).__name__, *fields]))
+
+
+def check_sense(body: bytes) -> None:
+    try:
+        decoded = wire.decode(body)
+    except FrameError as error:
+        assert "\n" not in str(error)
+        return
+    threads = decoded.threads if isinstance(decoded, wire.Answer) else []
+    if isinstance(decoded, wire.Call):
+        threads = [decoded.thread, *decoded.running, *(decoded.waiting or [])]
+    assert len({thread.tid for thread in threads}) == len(threads)
+    for thread in threads:
+        assert Registers.unpack(thread.registers) and 0 <= thread.mask < 1 << 64
 
 
 @given(st.binary(max_size=80), st.one_of(st.none(), st.integers(0, 1 << 20)))
