@@ -12,7 +12,8 @@ def test_others_go_on_after_a_call(build, work, profile):
 def test_a_call_is_woken_by_another_thread(build, work, profile):
     """A thread that ran when the call left runs in the mirror too, and posts there what the call waits for."""
     split = work.same([build("threads", library="work"), "waits", 3], profile("work"))
-    assert split.remote("work_wait") == 3 and "syscall:futex" not in split.split("work_wait")["went_home"]
+    # A thread that is still being made when the call leaves is waited for at home.
+    assert split.remote("work_wait") == 3 and split.split("work_wait")["went_home"].get("syscall:futex", 0) < 3
 
 
 def test_threads_call_at_once(build, work, profile):
