@@ -14,9 +14,10 @@ from collections.abc import Callable
 import capstone
 from capstone import x86
 
+from radium.core.addr import PAGE_SIZE
 from radium.core.regs import Registers
 from radium.errors import RemoteFault
-from radium.linux import ptrace, vm
+from radium.linux import ptrace
 
 # A waiting loop is short. Each step costs 10-20 us.
 LONGEST_LOOP = 128
@@ -50,14 +51,15 @@ class LeftStepping(Exception):
         self.status = status
 
 
-def is_stuck(tid: int, wait: Callable[[], int]) -> bool:
+def is_stuck(tid: int, wait: Callable[[], int], read: Callable[[int, int], bytes]) -> bool:
     """The thread is stopped in user code; it is stopped again afterwards, some steps further. Raises LeftStepping.
 
-    wait: returns the thread's next wait status, and brings the pages that it misses meanwhile.
+    wait: returns the thread's next wait status, and brings the pages that it misses meanwhile. read: its memory, never
+    waiting for a page that is missing (RemoteFault).
     """
     start = _state(tid)
     for _ in range(LONGEST_LOOP):
-        if not _is_silent(tid, ptrace.registers(tid).rip):
+        if not _is_silent(read, ptrace.registers(tid).rip):
             return False
         step(tid, wait)
         if ptrace.registers(tid).rip == start[0].rip and _state(tid) == start:
@@ -79,10 +81,10 @@ def step(tid: int, wait: Callable[[], int]) -> None:
         raise LeftStepping(status)
 
 
-def _is_silent(tid: int, rip: int) -> bool:
+def _is_silent(read: Callable[[int, int], bytes], rip: int) -> bool:
     """Whether the instruction at rip only computes: writes no memory, looks at nothing but memory and registers."""
     try:
-        code = vm.read(tid, rip, _LONGEST_INSTRUCTION)
+        code = _code(read, rip)
     except RemoteFault:
         return False
     insn = next(_decoder.disasm(code, rip, 1), None)
@@ -91,3 +93,13 @@ def _is_silent(tid: int, rip: int) -> bool:
     if insn.mnemonic in _READ_ONLY or insn.mnemonic.startswith("prefetch"):
         return True
     return not insn.operands or insn.operands[0].type != x86.X86_OP_MEM
+
+
+def _code(read: Callable[[int, int], bytes], rip: int) -> bytes:
+    in_page = PAGE_SIZE - rip % PAGE_SIZE
+    try:
+        return read(rip, _LONGEST_INSTRUCTION)
+    except RemoteFault:
+        if in_page >= _LONGEST_INSTRUCTION:
+            raise
+        return read(rip, in_page)

@@ -272,7 +272,7 @@ class Runner:
         if thread.status:
             return False
         try:
-            return livelock.is_stuck(thread.pid, lambda: self._stop_of(thread))
+            return livelock.is_stuck(thread.pid, lambda: self._stop_of(thread), self.mirror.vessel.memory.read)
         except livelock.LeftStepping as left:
             self._note_stop(thread, left.status)
             return False

@@ -50,7 +50,7 @@ def look(bare, code):
     vm.write(bare.pid, DATA, b"\1" + bytes(4095))
     bare.stand(code, rdi=DATA, rcx=1 << 40, rsp=DATA + 0x8000, rax=5)
     # The first looks bring the thread into its loop.
-    return any(livelock.is_stuck(bare.pid, lambda: vessel.wait(bare.pid)) for _ in range(3))
+    return any(livelock.is_stuck(bare.pid, lambda: vessel.wait(bare.pid), bare.vessel.memory.read) for _ in range(3))
 
 
 @pytest.mark.parametrize("code", STUCK.values(), ids=STUCK.keys())
@@ -86,5 +86,5 @@ def test_leaving_the_loop(bare):
     # mov eax, [0] in the place of the loop
     bare.vessel.memory.write(regs.rip, bytes.fromhex("8b042500000000"))
     with pytest.raises(livelock.LeftStepping) as caught:
-        livelock.is_stuck(bare.pid, lambda: vessel.wait(bare.pid))
+        livelock.is_stuck(bare.pid, lambda: vessel.wait(bare.pid), bare.vessel.memory.read)
     assert caught.value.status == 0xB7F

@@ -20,6 +20,7 @@ from conversation import (
 )
 
 from radium.core import futex, pages, wire
+from radium.core.mapping import Area, LayoutDelta
 from radium.core.regs import NO_SYSCALL, U64, Registers
 from radium.linux.libc import NUMBERS
 
@@ -252,6 +253,16 @@ def test_everybody_yields_or_spins(home):
     home.put(SECOND, bytes.fromhex("f390ebfc"))  # pause; jmp
     answer = home.call(running=[home.conversation.thread_at(SECOND, OTHER)], seconds=30.0)
     assert answer.reason == "stuck"
+
+
+def test_spinning_at_the_edge_of_what_is_there(home):
+    """Code at the end of a page is looked at though the next page is missing: nobody waits for that one."""
+    code = Area(0x10000000, 0x10002000, 5, 0, "more")
+    home.memory[code.start] = (b"\xeb\xfe").rjust(0x1000, b"\xcc")
+    home.put(CODE, b"\xe9" + dword(code.start + 0xFFE - CODE - 5))  # jmp
+    sent = pages.normalise([(CODE, CODE + 0x1000), (code.start, code.start + 0x1000), (RSP & -4096, (RSP & -4096) + 4096)])
+    answer = home.call(delta=LayoutDelta([], [code]), pages=pages.pack(sent), seconds=30.0)
+    assert answer.reason == "stuck" and registers_of(answer).rip == code.start + 0xFFE
 
 
 def test_one_of_them_works(home):
