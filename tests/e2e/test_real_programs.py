@@ -1,12 +1,13 @@
-"""Programs that know nothing of radium: reference BLAS under C, NumPy from PyPI, CPython's zlib, openssl."""
+"""Programs that know nothing of radium: reference BLAS under C, NumPy from PyPI, CPython's zlib, pigz, R, openssl."""
 
+import random
 import shutil
 import signal
 import sys
 from pathlib import Path
 
 import pytest
-from harness import READY, TARGETS, remote_total
+from harness import READY, TARGETS, assert_same, remote_total
 
 REFERENCE_BLAS = Path("/usr/lib/x86_64-linux-gnu/blas/libblas.so.3")
 SYSTEM_PYTHON = Path("/usr/bin/python3")
@@ -67,6 +68,44 @@ def test_zlib_of_cpython(work, profile):
         pytest.skip("needs the system's Python with the system's libz")
     split = work.same([SYSTEM_PYTHON, TARGETS / "zlibs.py"], profile("zlibs"))
     assert split.remote("deflate") >= 9
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A file that can be compressed, of more than one of pigz's blocks."""
+    generator = random.Random(1)
+    path = tmp_path / "text"
+    path.write_text("\n".join(" ".join(str(generator.randrange(500)) for _ in range(20)) for _ in range(12000)))
+    return path
+
+
+@pytest.mark.parametrize("options", ["-p 1", "-p 2", "-p 4 -z"])
+def test_pigz(work, text, tmp_path, options):
+    """pigz, whose threads compress and checksum blocks at the same time, writes the same bytes."""
+    if not shutil.which("pigz"):
+        pytest.skip("needs pigz")
+    profile = tmp_path / "pigz.toml"
+    profile.write_text('name = "pigz"\n[[split]]\nlibrary = "libz.so*"\nfunction = ["deflate", "adler32", "crc32"]\n')
+    for compressed in ("whole", "split"):
+        (tmp_path / compressed).mkdir()
+        shutil.copy(text, tmp_path / compressed)
+    whole = work.run_whole(["pigz", "--no-time", *options.split(), tmp_path / "whole" / "text"])
+    split = work.run_split(["pigz", "--no-time", *options.split(), tmp_path / "split" / "text"], profile)
+    assert_same(whole, split)
+    (ours,), (theirs,) = (tmp_path / "split").iterdir(), (tmp_path / "whole").iterdir()
+    assert ours.name == theirs.name and ours.read_bytes() == theirs.read_bytes()
+    assert split.remote("deflate") > 0 and split.remote("adler32" if "-z" in options else "crc32") > 0
+
+
+def test_pigz_restores(work, text, tmp_path):
+    """What pigz compressed whole, pigz unpacks split."""
+    if not shutil.which("pigz"):
+        pytest.skip("needs pigz")
+    profile = tmp_path / "pigz.toml"
+    profile.write_text('name = "pigz"\n[[split]]\nlibrary = "libz.so*"\nfunction = "crc32"\n')
+    assert work.run_whole(["pigz", "--keep", text]).exit == 0
+    split = work.same(["pigz", "--decompress", "--stdout", f"{text}.gz"], profile)
+    assert split.remote("crc32") > 0
 
 
 @pytest.fixture
