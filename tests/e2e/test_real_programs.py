@@ -70,6 +70,14 @@ def test_zlib_of_cpython(work, profile):
     assert split.remote("deflate") >= 9
 
 
+def test_r_with_debians_blas(work):
+    """Matrix products of R, which its libR hands to Debian's BLAS, by the library's profile `blas`."""
+    if not shutil.which("Rscript"):
+        pytest.skip("needs R (r-base-core)")
+    split = work.same(["Rscript", "--vanilla", TARGETS / "products.R"], "blas")
+    assert split.remote("dgemm_") >= 4 and split.remote("dsyrk_") == 1
+
+
 @pytest.fixture
 def text(tmp_path):
     """A file that can be compressed, of more than one of pigz's blocks."""
