@@ -75,7 +75,9 @@ def test_r_with_debians_blas(work):
     if not shutil.which("Rscript"):
         pytest.skip("needs R (r-base-core)")
     split = work.same(["Rscript", "--vanilla", TARGETS / "products.R"], "blas")
-    assert split.remote("dgemm_") >= 4 and split.remote("dsyrk_") == 1
+    # Which library that is, Debian's alternatives say; another one may be mapped beside it.
+    remote = {name: sum(s["calls"]["remote"] for s in split.report["splits"] if s["name"].endswith(name)) for name in (":dgemm_", ":dsyrk_")}
+    assert remote[":dgemm_"] >= 4 and remote[":dsyrk_"] == 1
 
 
 @pytest.fixture
