@@ -208,18 +208,18 @@ class Runner:
     # Standing still
 
     def _freeze(self) -> None:
-        """All threads stop, where they are and out of the vdso; what they stopped with is kept. Raises MirrorDied."""
+        """All threads stop, where they are; what they stopped with is kept. Raises CallFailed, MirrorDied.
+
+        One whose system call misses a page stops when it has it: only faults of user code are left for a signal
+        (fault_signal_pending in <linux/sched/signal.h>).
+        """
         running = [thread for thread in self.threads.values() if thread.is_running]
         for thread in running:
             ptrace.interrupt(thread.pid)
         for thread in running:
-            self._note_stop(thread, vessel.wait(thread.pid))
+            self._note_stop(thread, self._stop_of(thread))
 
     def _note_stop(self, thread: Thread, status: int) -> None:
-        """What it stopped with. A fault's signal that is still on its way arrives first: it belongs to where the thread is."""
-        if status >> 16 == ptrace.EVENT_STOP and ptrace.has_own_signal(thread.pid):
-            ptrace.resume(thread.pid)
-            status = vessel.wait(thread.pid)
         thread.is_running = False
         if status >> 16 != ptrace.EVENT_STOP:
             thread.status = status
@@ -244,7 +244,7 @@ class Runner:
         raise CallFailed("unsupported:vdso")
 
     def _stop_of(self, thread: Thread) -> int:
-        """The next wait status of a thread that is alone in running, whose page-ins are served meanwhile."""
+        """The next wait status of a thread; page-ins are served meanwhile."""
         while True:
             status = vessel.wait(thread.pid, block=False)
             if status:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from radium.core import wire
 from radium.core.regs import NO_SYSCALL, NOT_MADE, RESTARTS, SYSCALL_NBYTES, Registers
 from radium.linux import ptrace
+from radium.replay import vessel
 from radium.replay.states import States
 
 NDEBUG_REGISTERS = 4
@@ -29,7 +30,8 @@ class Thread:
         self._yielded: Registers | None = None
         self.watched = [0] * NDEBUG_REGISTERS
         self._given = b""
-        self._xstate = b""
+        # What it has now, as home would have it; None: unknown.
+        self._xstate: bytes | None = None
 
     def become(self, standing: wire.Standing, states: States) -> None:
         """It is stopped, and will go on as that thread of the tracee's.
@@ -48,8 +50,15 @@ class Thread:
                 self._xstate = standing.xstate
             ptrace.set_registers(self.pid, regs)
         except Exception:
-            self._xstate = b""
+            self._xstate = None
             raise
+        self._forget_signals()
+
+    def _forget_signals(self) -> None:
+        """Of what it was before: one that it had not met yet when it was stopped it meets before its first instruction."""
+        while ptrace.has_own_signal(self.pid):
+            ptrace.resume(self.pid)
+            vessel.wait(self.pid)
 
     def watch(self, addresses: Sequence[int]) -> None:
         """Hardware breakpoints at these addresses; 0 is none."""
@@ -66,7 +75,7 @@ class Thread:
     def resume(self) -> None:
         ptrace.resume(self.pid)
         self.is_running = True
-        self._xstate = b""
+        self._xstate = None
 
     def note_yield(self, regs: Registers) -> None:
         """It stands before sched_yield."""
@@ -88,8 +97,8 @@ class Thread:
             regs.rip, regs.rax = regs.rip - SYSCALL_NBYTES, regs.orig_rax
         regs.orig_rax = NO_SYSCALL
         regs.eflags &= ~(RESUME_FLAG | TRAP_FLAG)
-        self._xstate = states.to_home(ptrace.xstate(self.pid), self._given)
-        return wire.Standing(self.tid, self.as_seen, self.mask, regs.pack(), self._xstate)
+        xstate = self._xstate = states.to_home(ptrace.xstate(self.pid), self._given)
+        return wire.Standing(self.tid, self.as_seen, self.mask, regs.pack(), xstate)
 
 
 def behind_futex(standing: wire.Standing, state: wire.State) -> wire.Standing:

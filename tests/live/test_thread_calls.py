@@ -341,6 +341,18 @@ def test_memory_beyond_user_space(home, address):
         assert all(m.end < 1 << 47 for m in home.heard if isinstance(m, wire.Fetch))
 
 
+@pytest.mark.parametrize("delay", range(0, 400, 20))
+def test_coming_home_beside_a_system_call(home, delay):
+    """A thread that is in a system call of its own, which misses a page, when the call comes home is stopped in time."""
+    # mov ecx, delay; dec ecx; jnz back
+    count = b"\xb9" + dword(delay + 1) + bytes.fromhex("ffc975fc")
+    asks = b"".join(system_call("getrandom", DATA + 0x1000 * n, 8, 0) for n in range(2, 12))
+    home.put(CODE, set_word(WORD) + count + RET)
+    home.put(SECOND, await_word(WORD) + asks + COUNT)
+    answer = home.call(running=[home.conversation.thread_at(SECOND, OTHER)])
+    assert answer.reason == wire.RETURNED and SECOND <= registers_of(answer, OTHER).rip < FOURTH
+
+
 # Signal masks
 
 
