@@ -23,7 +23,7 @@ from radium.linux import procfs, ptrace, vm
 from radium.linux.libc import NUMBERS, syscall
 from radium.tracer import commit
 from radium.tracer.guardian import Guardian
-from radium.tracer.ledger import CommitRecord, Ledger, Moved
+from radium.tracer.ledger import CommitRecord, Guarded, Ledger, Moved
 from radium.tracer.stops import Threads
 from radium.tracer.tracee import Tracee
 
@@ -161,9 +161,9 @@ def attach(target: Target) -> Radium:
     """All threads are stopped, a breakpoint is in, and an answer is there that moves every thread but the main one."""
     threads = Threads(target.pid)
     ledger = Ledger()
-    guardian = Guardian(ledger)
+    Guardian(ledger, Guarded())
     threads.seize()
-    tracee = Tracee(threads, ledger, guardian, "auto")
+    tracee = Tracee(threads, ledger, "auto")
     assert not tracee.breakpoints.arm([target.entry], tracee.home.mappings or parse_maps(procfs.read(target.pid, "maps")))
     ledger.answer[:PAGE_SIZE] = b"\x77" * PAGE_SIZE
     journal = [LayoutCall("mmap", (0, 2 * PAGE_SIZE, 3, 0x22, U64, 0), MAPPED)]
