@@ -2,7 +2,7 @@
 
     1 trap      the thread stops at the entry and the guard has passed             `on_trap`
     2 settle    the other threads stop, and some of them go with it                `_begin`, `on_home_stop`
-    3 delta     layout and pages that the mirror lacks                             `_prepare`
+    3 delta     layout and pages that the mirror lacks                             `Delta.take`
     4 send      one frame; from then on the call is away                           `_send`
     5 run       the mirror runs; we serve its page-ins, and look for signals       `on_message`, `look`
     6 return    the whole answer arrives, and is checked                           `_take`
@@ -22,8 +22,7 @@ from typing import NamedTuple
 from radium.channel import Channel
 from radium.core import wire
 from radium.core.addr import PAGE_SIZE
-from radium.core.mapping import LayoutDelta
-from radium.core.pages import PageSet, Runs, around, intersect, normalise, npages, pack, subtract, total, union
+from radium.core.pages import PageSet, Runs, intersect, npages, pack, subtract, total, union
 from radium.core.regs import NO_SYSCALL, Registers
 from radium.dirty import digest
 from radium.errors import AcceptorLost, Conflict, FrameError, JobFailed, NotPossible, RemoteFault, TraceeGone
@@ -35,9 +34,11 @@ from radium.tracer.beside import Beside
 from radium.tracer.breakpoint import Breakpoint
 from radium.tracer.call import Call
 from radium.tracer.commit import Left
+from radium.tracer.delta import Delta, Prepared
 from radium.tracer.group import Gathering, Group
 from radium.tracer.leaving import Leaving
 from radium.tracer.ledger import CommitRecord
+from radium.tracer.lookout import Lookout
 from radium.tracer.nesting import Nesting
 from radium.tracer.split import Split
 from radium.tracer.stops import GROUP_STOPS, Stop
@@ -58,8 +59,6 @@ SIGNAL_S = 0.1
 PASS_S = 0.02
 # From so many trips of it in one call on, such a thread is left at home: what it does is not the call's business.
 MOST_PASSES = 64
-# How many threads are looked at for signals each time: one look costs 20 us.
-MOST_LOOKED_AT = 16
 
 
 class AtHome(Exception):
@@ -78,16 +77,6 @@ class PagesLeft(NamedTuple):
     mapping: str
 
 
-class Prepared(NamedTuple):
-    """Step 3's result."""
-
-    delta: LayoutDelta
-    drop: Runs
-    zero: Runs
-    pages: Runs
-    scratch: Runs
-
-
 class Session:
     """Calls of one tracee. `wakeups`: a descriptor that is readable when a child stopped or we are told to end.
 
@@ -103,6 +92,8 @@ class Session:
         self.nesting = Nesting(tracee.threads, tracee.breakpoints)
         self.gathering = Gathering(tracee)
         self.beside = Beside(tracee)
+        self._delta = Delta(tracee, self.beside)
+        self._lookout = Lookout(tracee)
         self.left = PageSet()
         self.audits = bool(os.environ.get("RADIUM_AUDIT"))
         # By their numbers.
@@ -115,7 +106,6 @@ class Session:
         self._number = 0
         self._generation = 0
         self._heard = self._next_look = 0.0
-        self._next_looked_at = 0
 
     def inherit(self, parent: "Session", forked_by: int) -> None:
         """This is a child that a thread of the parent's has forked. If that was in the middle of a call at home, so are both.
@@ -285,7 +275,9 @@ class Session:
         # First: a signal that a thread takes with it is written onto its stack.
         group = self._gather(call)
         call.results = call.split.results.expect(call.hinted)
-        self._send(channel, call, self._prepare(call, channel, group), group)
+        if self._generation != self.acceptors.generation:
+            self._set_up(call, channel)
+        self._send(channel, call, self._delta.take(call, group, is_alone=not self._away), group)
         self._heard = call.left
         self._next_look = min(self._next_look, call.left + LOOK_S) if self._away else call.left + LOOK_S
         self._away[call.number] = call
@@ -459,54 +451,7 @@ class Session:
         self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
         self.tracee.threads.resume(stop.tid)
 
-    # 3 delta
-
-    def _prepare(self, call: Call, channel: Channel, group: Group) -> Prepared:
-        home = self.tracee.home
-        if self._generation != self.acceptors.generation:
-            self._set_up(call, channel)
-        # First: what is gone can be neither scanned nor watched.
-        delta = home.take_delta()
-        changed, lost = home.written()
-        if call.runs_beside:
-            home.watch_shared()
-            self.beside.learn(changed, lost)
-        wanted = union(call.hinted, self._predict(call))
-        if call.runs_beside:
-            # Of what home writes while calls are away, the mirror gets only what this one needs.
-            unwanted = subtract(changed, wanted)
-            home.lose(unwanted)
-            changed, lost = subtract(changed, unwanted), union(lost, unwanted)
-        volatile = [] if self._away else home.drop_volatile()
-        followed = normalise([*delta.unmap, *((area.start, area.end) for area in delta.map)])
-        drop = subtract(union(union(lost, volatile), self.beside.take_refused()), followed)
-        scratch = self._scratch(call, group)
-        wanted = subtract(wanted, intersect(home.stale.runs, scratch))
-        zero, data = home.missing(wanted)
-        data = home.readable(data)
-        # Stale is what lies below the main thread's stack pointer; if that one is away, it is its call's now.
-        stale = [] if self._away else home.live_stale(call.regs.rsp, scratch)
-        pages = normalise([*subtract(changed, drop), *data, *stale])
-        zero = subtract(zero, pages)
-        home.hold_zero(zero)
-        home.hold(subtract(pages, changed))
-        return Prepared(delta, drop, zero, pages, scratch)
-
-    def _scratch(self, call: Call, group: Group) -> Runs:
-        """Where the call leaves nothing of use: not if it, or another thread with it, goes on from the middle of something."""
-        if not call.split.profile.scratch or not call.is_at_entry or group.running:
-            return []
-        return subtract(self.tracee.home.scratch(call.hinted), self.tracee.stacks())
-
-    def _predict(self, call: Call) -> Runs:
-        """What the call will touch, as far as earlier ones tell; of contended pages only those of its own thread."""
-        predicted = call.split.working_set.predict(call.frame.rsp)
-        if not call.runs_beside:
-            return predicted
-        regs = call.regs
-        own = around([(regs.rsp - PAGE_SIZE, regs.rsp + 8), (regs.fs_base, regs.fs_base + 8)])
-        self.beside.contend(own)
-        return union(subtract(predicted, self.beside.contended), own)
+    # 3 delta, 4 send
 
     def _set_up(self, call: Call, channel: Channel) -> None:
         """A new mirror: the acceptor gets the layout; the answer to the first call says if it could be built."""
@@ -514,8 +459,6 @@ class Session:
         tracee.watch(call.tid)
         channel.send(tracee.setup(call.tid, self.acceptors.clocks))
         self._generation = self.acceptors.generation
-
-    # 4 send
 
     def _send(self, channel: Channel, call: Call, prepared: Prepared, group: Group) -> None:
         home = self.tracee.home
@@ -591,24 +534,8 @@ class Session:
         """A reason, and the thread that it is about; "": none."""
         if self.wakeups.wants_end:
             return "refused:detaching", call.tid
-        for tid in self._looked_at(call):
-            number = self._signal_of(tid)
-            if number:
-                return f"signal:{signal_name(number)}", tid
-        return "", 0
-
-    def _looked_at(self, call: Call) -> list[int]:
-        """The call's thread, and of those that stand for its sake some more each time."""
-        if call.runs_beside:
-            return [call.tid]
-        others = [tid for tid in self.tracee.threads.threads if tid != call.tid]
-        self._next_looked_at = (self._next_looked_at + MOST_LOOKED_AT) % max(len(others), 1)
-        return [call.tid, *(others + others)[self._next_looked_at :][: min(MOST_LOOKED_AT, len(others))]]
-
-    def _signal_of(self, tid: int) -> int:
-        """A signal that the thread has taken already, or would take if it ran."""
-        taken = (stop.detail for stop in self.tracee.threads.pending if stop.kind == "signal" and stop.tid == tid)
-        return next(taken, 0) or tracee_signals.deliverable(self.tracee.pid, tid)
+        number, tid = self._lookout.find_signal(call.tid, with_others=not call.runs_beside)
+        return (f"signal:{signal_name(number)}", tid) if number else ("", 0)
 
     def _on_message(self, channel: Channel, message: wire.AnyMessage, nbytes: int) -> None:
         if isinstance(message, wire.Answer):
