@@ -26,7 +26,7 @@ from radium.linux.libc import NUMBERS
 
 # Code of other threads, and of what a thread does behind its call; words that they share; a second stack.
 SECOND, THIRD, FOURTH = CODE + 0x200, CODE + 0x400, CODE + 0x600
-FLAG, COUNTED, WORD, RESULT, RESULT2, TIME = DATA + 0x10, DATA + 0x14, DATA + 0x40, DATA + 0x80, DATA + 0x88, DATA + 0xC0
+FLAG, WORD, RESULT, RESULT2, TIME = DATA + 0x10, DATA + 0x40, DATA + 0x80, DATA + 0x88, DATA + 0xC0
 OTHER, WAITER, WAITER2 = 2, 3, 4
 WAIT, WAKE = futex.WAIT | futex.PRIVATE, futex.WAKE | futex.PRIVATE
 EAGAIN, ETIMEDOUT = U64 + 1 - 11, U64 + 1 - 110
@@ -191,7 +191,7 @@ def test_waiting_and_waking_in_the_mirror(home):
     """One thread waits there, another one wakes it there: home is asked nothing, and hears of it by where they stand."""
     wait = system_call("futex", WORD, WAIT, 0) + store_rax(RESULT) + bytes.fromhex("833c25") + dword(WORD) + b"\0\x74"
     home.put(CODE, wait + bytes([(-len(wait) - 1) & 0xFF]) + RET)
-    home.put(SECOND, bytes.fromhex("833c25") + dword(COUNTED) + b"\0" + set_word(WORD) + system_call("futex", WORD, WAKE, 9) + COUNT)
+    home.put(SECOND, set_word(WORD) + system_call("futex", WORD, WAKE, 9) + COUNT)
     answer = home.call(running=[home.conversation.thread_at(SECOND, OTHER)])
     assert answer.reason == wire.RETURNED and home.word(RESULT) in (0, EAGAIN)
     assert not [m for m in home.heard if isinstance(m, wire.AskThread)]
@@ -364,10 +364,10 @@ def mask_call(home, how: int, given: int, *, mask: int = 0, old: int = OLD, nbyt
     home.put(SET, given.to_bytes(8, "little"))
     home.put(OLD, b"\xee" * 8)
     home.put(CODE, system_call("rt_sigprocmask", how, SET, old, nbytes) + store_rax(RESULT) + RET)
-    return home.call(thread=msgspec_mask(home, mask))
+    return home.call(thread=with_mask(home, mask))
 
 
-def msgspec_mask(home, mask: int) -> wire.Standing:
+def with_mask(home, mask: int) -> wire.Standing:
     thread = home.conversation.thread_at(CODE)
     thread.mask = mask
     return thread
@@ -399,7 +399,7 @@ def test_blocked_here_and_unblocked_here(home):
     """What the call itself has blocked it may unblock."""
     home.put(SET, (0x30).to_bytes(8, "little"))
     home.put(CODE, system_call("rt_sigprocmask", BLOCK, SET, 0, 8) + system_call("rt_sigprocmask", UNBLOCK, SET, OLD, 8) + RET)
-    answer = home.call(thread=msgspec_mask(home, 0x1))
+    answer = home.call(thread=with_mask(home, 0x1))
     assert answer.reason == wire.RETURNED and home.word(OLD) == 0x31 and answer.threads[0].mask == 0x1
 
 
