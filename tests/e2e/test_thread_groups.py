@@ -67,16 +67,16 @@ def test_held_pages_of_thread_groups(build, work, profile, monkeypatch, mode):
 @pytest.mark.parametrize("mode", ["before", "mixed", *EACH])
 def test_acceptor_killed_among_threads(build, work, profile, acceptor, mode):
     """kill -9 of the acceptor at random moments, with threads of all kinds away: the program does as it does whole."""
-    program = [build("pools", library="pools"), mode, 300]
+    program = [build("pools", library="pools"), mode, 80]
     whole = work.run_whole(program)
     session = work.start_split(program, profile("pools"), acceptor=acceptor)
     session.running.out.wait_for("^0")
     generator = random.Random(mode)
-    for _ in range(5):
+    for _ in range(3):
         poll_until(lambda: acceptor.sessions() or not session.running.alive, "a session is open")
         time.sleep(generator.random() * 0.1)  # the random moment
         acceptor.kill_sessions()
-    split = work.finish(session.running)
+    split = work.finish(session.running, timeout_s=60)
     assert (split.stdout, split.exit) == (whole.stdout, 0)
     report = session.report()
     assert remote_total(report) > 0 and local_reasons(report) <= LOST | {"guard"}

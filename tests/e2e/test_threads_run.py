@@ -29,7 +29,7 @@ def beside(build):
 @pytest.mark.parametrize("mode", SERVERS)
 def test_calls_of_several_threads(server, work, profile, mode, nthreads):
     """Whatever pages the calls share with each other and with what goes on at home, no result is wrong."""
-    split = work.same([server, mode, 30, nthreads], profile("server"), timeout_s=60)
+    split = work.same([server, mode, 16, nthreads], profile("server"), timeout_s=60)
     assert remote_total(split.report) > 0 and local_reasons(split.report) <= {"conflict"}
 
 
@@ -91,12 +91,12 @@ def test_held_pages(server, work, profile, monkeypatch, tracking, mode):
 @pytest.mark.parametrize("mode", SERVERS)
 def test_acceptor_killed(server, work, profile, acceptor, mode):
     """kill -9 of the acceptor with several calls away costs what they had not brought home, and no result."""
-    program = [server, mode, 60, 4]
+    program = [server, mode, 40, 4]
     whole = work.run_whole(program)
     session = work.start_split(program, profile("server"), acceptor=acceptor)
     session.running.out.wait_for("READY")
     generator = random.Random(mode)
-    for _ in range(5):
+    for _ in range(3):
         poll_until(lambda: acceptor.sessions() or not session.running.alive, "a session is open")
         time.sleep(generator.random() * 0.3)  # the random moment
         acceptor.kill_sessions()
