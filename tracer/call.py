@@ -12,7 +12,7 @@ from radium.tracer.split import Split
 from radium.tracer.stops import Thread
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """regs, xstate: where its thread is, when it is at home. An answer is told by `number`, that of the last leaving.
 

@@ -100,6 +100,8 @@ class Session:
         self._away: dict[int, Call] = {}
         # By thread, outermost first: calls that came home in the middle and may leave again.
         self._home: dict[int, list[Call]] = {}
+        # Those that have begun and not been counted yet, wherever they are: each is counted once, also if the tracee ends.
+        self._open: set[Call] = set()
         # The threads that can be in the mirror, as they left, and what it was told of those that wait.
         self._left: dict[int, Left] = {}
         self._told_waiting: list[wire.Standing] = []
@@ -192,7 +194,9 @@ class Session:
             return
         frame = wire.Frame(back, regs.rsp, self.leaving.set_ip, list(self.leaving.longjmps))
         thread, hinted = self.tracee.threads.threads[tid], split.memory(tid, regs)
-        self._leave(Call(thread, split, point, frame, regs, ptrace.xstate(tid), hinted, started))
+        call = Call(thread, split, point, frame, regs, ptrace.xstate(tid), hinted, started)
+        self._open.add(call)
+        self._leave(call)
 
     def _is_there(self, tid: int) -> bool:
         return tid in self.tracee.threads.threads and not self.tracee.threads.is_over
@@ -224,7 +228,7 @@ class Session:
             self._bring_home((*calls, *self._away.values()), "refused:seccomp")
         except TraceeGone:
             for call in calls:
-                call.split.report.count_local("unsupported:exit")
+                self._count_local(call, "unsupported:exit")
             raise
         finally:
             self._resume_all()
@@ -365,7 +369,13 @@ class Session:
         self._home.setdefault(call.tid, []).append(call)
         call.thread.traces_syscalls = True
 
+    def _count_local(self, call: Call, reason: str) -> None:
+        if call in self._open:
+            self._open.remove(call)
+            call.split.report.count_local(reason)
+
     def _count_remote(self, call: Call) -> None:
+        self._open.discard(call)
         call.split.report.count_remote(
             call.sent_npages, call.paged_in, call.written_back, call.out_nbytes, call.back_nbytes,
             time.monotonic() - call.started, call.mirror_s,
@@ -375,10 +385,9 @@ class Session:
         """The rest of the call runs at home; the split calls that it makes there are part of it."""
         with suppress(RemoteFault), self.tracee.home.own_writes(call.frame.back):
             self.nesting.begin(call.tid, call.frame.rsp, call.frame.back, self.tracee.home.mappings)
+        self._count_local(call, reason)
         if call.is_at_entry:
-            self._run_at_home(call.tid, call.point, call.split, call.regs, reason)
-        else:
-            call.split.report.count_local(reason)
+            self.tracee.breakpoints.pass_locally(call.tid, call.point, call.regs)
 
     def on_home_stop(self, stop: Stop) -> bool:
         """A thread stopped whose call is at home; False: for nothing that has to do with the call."""
@@ -426,7 +435,7 @@ class Session:
     def _note_left(self, call: Call) -> None:
         """The thread has left the function at home, unseen: by a longjmp out of a handler, say."""
         self._let_be(call)
-        call.split.report.count_local(f"unsupported:{call.home_reason}")
+        self._count_local(call, f"unsupported:{call.home_reason}")
 
     def _let_be(self, call: Call) -> None:
         """The call, the innermost of its thread, is watched no more."""
@@ -440,10 +449,11 @@ class Session:
         """No call leaves any more; those that are at home in their middle stay there, for that reason if there is one."""
         for call in list(self._away.values()):
             self._is_back(call)
-            call.split.report.count_local(reason or "unsupported:exit")
         for call in [call for calls in self._home.values() for call in calls]:
             self._let_be(call)
-            call.split.report.count_local(reason or f"unsupported:{call.home_reason}")
+            self._count_local(call, reason or f"unsupported:{call.home_reason}")
+        for call in list(self._open):
+            self._count_local(call, reason or "unsupported:exit")
 
     def on_return(self, stop: Stop, point: Breakpoint, regs: Registers) -> None:
         """A thread stopped where a split call returns to that runs at home, or may do so; it goes on."""
