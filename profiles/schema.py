@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn, cast
 from radium.core import abi
 from radium.core.abi import Pointer, Signature
 from radium.core.expr import Expression
+from radium.core.python_guard import PythonGuard
 from radium.errors import ExpressionError, ProfileError
 from radium.profiles.signature import parse_signature
 
@@ -55,7 +56,8 @@ class Split:
 
     library: a glob over file names and sonames, or "main"; signature: None when the profile has none, then guard and
     memory are over `radium.core.abi.DEFAULT`; where: "file:line". scratch: what a call writes to large anonymous mappings
-    outside of `memory` is its working storage, of no use to anybody afterwards: it does not come home.
+    outside of `memory` is its working storage, of no use to anybody afterwards: it does not come home. python_guard: a guard
+    over the arguments of a Python function; `guard` is None then.
     """
 
     library: str | None
@@ -70,6 +72,7 @@ class Split:
     outermost: bool
     scratch: bool
     python: tuple[str, ...]
+    python_guard: PythonGuard | None
     line: int
     where: str
 
@@ -226,8 +229,8 @@ class _Places:
 # --- checking ------------------------------------------------------------------------------------------------------
 
 _TOP_KEYS = ("name", "title", "split")
-_LIBRARY_KEYS = ("library", "function", "signature", "guard", "memory", "scratch", "stance", "backend")
-_COMMON_KEYS = ("python", "threads", "policy", "outermost")
+_LIBRARY_KEYS = ("library", "function", "signature", "memory", "scratch", "stance", "backend")
+_COMMON_KEYS = ("python", "guard", "threads", "policy", "outermost")
 _HINT_KEYS = ("at", "bytes")
 _TYPE_NAMES = {str: "a string", bool: "true or false", list: "an array", dict: "a table"}
 
@@ -340,7 +343,7 @@ def _split(values: dict[str, Any], where: str, place: _Place) -> Split:
         library=_library(table),
         functions=tuple(_function(table, text) for text in table.strings("function")),
         signature=signature,
-        guard=table.expression("guard", arguments) if "guard" in table else None,
+        guard=table.expression("guard", arguments) if "guard" in table and "python" not in table else None,
         memory=_memory(table, arguments, place.hints),
         stance=cast(Stance, table.choice("stance", ("mirror", "native"))),
         backend=_backend(table),
@@ -349,6 +352,7 @@ def _split(values: dict[str, Any], where: str, place: _Place) -> Split:
         outermost=table.get("outermost", bool, True),
         scratch=_scratch(table),
         python=tuple(_python(table, text) for text in table.strings("python")),
+        python_guard=_python_guard(table),
         line=place.line,
         where=f"{where}:{place.line}",
     )
@@ -384,9 +388,18 @@ def _function(table: _Table, text: str) -> FunctionPattern:
 
 
 def _python(table: _Table, text: str) -> str:
-    if len(text) > MAX_NAME or not re.fullmatch(r"[\w.*?\[\]!-]+:[\w.*?\[\]!<>-]+", text):
-        table.fail("python", f"`{_short(text)}` is no Python function", "write module:qualified.name or globs")
+    if len(text) > MAX_NAME or not re.fullmatch(r"[\w.*?-]+:[\w.*?<>]+", text):
+        table.fail("python", f"`{_short(text)}` is no Python function", "write module:qualified.name, with * and ? as globs")
     return text
+
+
+def _python_guard(table: _Table) -> PythonGuard | None:
+    if "python" not in table or "guard" not in table:
+        return None
+    try:
+        return PythonGuard.compile(table.get("guard", str))
+    except ExpressionError as error:
+        table.fail("guard", f"guard: {error.what}", error.advice)
 
 
 def _signature(table: _Table) -> Signature | None:

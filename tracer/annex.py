@@ -30,6 +30,7 @@ from typing import NamedTuple
 from radium.core.addr import PAGE_SIZE, Addr, AddrRange
 from radium.errors import NotPossible
 from radium.tracer.entry import MAX_COPY_NBYTES, FirstInstruction, RelocatedCopy, build_copy
+from radium.tracer.listing import assemble
 
 SIG_DFL, SIG_IGN = 0, 1
 SIGTRAP = 5
@@ -50,7 +51,7 @@ _TABLE_OFFSET = 0x200
 PARK_NBYTES, PARK_SYSCALL = 12, 5
 
 
-# Assembled by hand: bytes, then the instruction; @label stands for its rel32. On entry rdi = signo, rsi = siginfo,
+# See listing.py. On entry rdi = signo, rsi = siginfo,
 # rdx = ucontext, and every register is the handler's to use, since sigreturn restores them all.
 _LISTING = """
 handler:
@@ -138,26 +139,7 @@ park:
 """
 
 
-def _assemble(listing: str) -> tuple[bytes, dict[str, int]]:
-    """The code, and the offset of every label from the annex's base."""
-    labels = dict(_DATA_OFFSETS, table=_TABLE_OFFSET)
-    code = bytearray()
-    references = []
-    for line in listing.splitlines():
-        for word in line.partition(";")[0].split():
-            if word.endswith(":"):
-                labels[word[:-1]] = _CODE_OFFSET + len(code)
-            elif word.startswith("@"):
-                references.append((len(code), word[1:]))
-                code += bytes(4)
-            else:
-                code += bytes.fromhex(word)
-    for at, label in references:
-        struct.pack_into("<i", code, at, labels[label] - (_CODE_OFFSET + at + 4))
-    return bytes(code), labels
-
-
-_CODE, _LABELS = _assemble(_LISTING)
+_CODE, _LABELS = assemble(_LISTING, _CODE_OFFSET, dict(_DATA_OFFSETS, table=_TABLE_OFFSET))
 assert _CODE_OFFSET + len(_CODE) <= _TABLE_OFFSET
 
 

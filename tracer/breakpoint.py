@@ -18,7 +18,7 @@ from radium.errors import NotPossible, RemoteFault
 from radium.linux import procfs, ptrace, vm
 from radium.tracer.annex import PARK_SYSCALL, SIGTRAP, Annex
 from radium.tracer.entry import MAX_INSTRUCTION_NBYTES, Emulator, FirstInstruction, compile_emulation, decode_first
-from radium.tracer.ledger import AnnexPlan, Armed, Gadget, Ledger, Plan
+from radium.tracer.ledger import AnnexPlan, Armed, Gadget, GatesPlan, Ledger, Plan
 from radium.tracer.remote_syscall import RemoteSyscalls
 from radium.tracer.stops import Threads
 
@@ -74,13 +74,14 @@ class Breakpoints:
         self._old_action = b""
         self._unblocked: dict[int, int] = {}
         self._opening: list[int] | None = None
+        self._gates: GatesPlan | None = None
 
     def copy_for(self, threads: Threads, remote: RemoteSyscalls | None, ledger: Ledger, forked_by: int) -> "Breakpoints":
         """Those of a child that a thread of this tracee has forked: it has all of them in its memory already."""
         copy = Breakpoints(threads, remote, ledger)
         copy.annexes = [annex.copy() for annex in self.annexes]
         copy._points = {entry: replace(point) for entry, point in self._points.items()}
-        copy._outside, copy._old_action = self._outside, self._old_action
+        copy._outside, copy._old_action, copy._gates = self._outside, self._old_action, self._gates
         if forked_by in self._unblocked:
             copy._unblocked = {threads.pid: self._unblocked[forked_by]}
         threads.entries.update(copy._points)
@@ -148,7 +149,7 @@ class Breakpoints:
 
     def _map_annex(self, entry: int, mappings: Sequence[Mapping]) -> Annex:
         """Only the first call is made from elsewhere: in the annex, a thread whose radium dies parks."""
-        base = _free_place(mappings, self.reserved, entry)
+        base = free_place(mappings, self.reserved, entry, ANNEX_MAPPED_NBYTES)
         remote = self._remote()
         data = base + ANNEX_NBYTES
         tid = self._any_thread()
@@ -252,6 +253,11 @@ class Breakpoints:
         self._opening = there
         self._note()
 
+    def note_gates(self, gates: GatesPlan) -> None:
+        """What there is of split Python functions from here on."""
+        self._gates = gates
+        self._note()
+
     def _note(self) -> None:
         self.ledger.note_plan(self.plan())
 
@@ -267,6 +273,7 @@ class Breakpoints:
             self._old_action,
             list(self._unblocked.items()),
             self._outside,
+            self._gates,
             self._opening,
         )
 
@@ -295,12 +302,12 @@ class Breakpoints:
         self.memory.close()
 
 
-def _free_place(mappings: Sequence[Mapping], reserved: Sequence[Run], near: int) -> int:
-    """A hole for an annex, as near to `near` as there is one, not next to anything else. Raises NotPossible."""
+def free_place(mappings: Sequence[Mapping], reserved: Sequence[Run], near: int, nbytes: int) -> int:
+    """A hole for a mapping of radium's, as near to `near` as there is one, not next to anything else. Raises NotPossible."""
     used = normalise([(m.start - PAGE_SIZE, m.end + PAGE_SIZE) for m in mappings] + [(s, e) for s, e in reserved])
     holes = subtract([(LOWEST, USER_END - PAGE_SIZE * 2)], used)
-    fitting = [(start, end) for start, end in holes if end - start >= ANNEX_MAPPED_NBYTES]
-    places = [min(max(near, start), end - ANNEX_MAPPED_NBYTES) & ~(PAGE_SIZE - 1) for start, end in fitting]
+    fitting = [(start, end) for start, end in holes if end - start >= nbytes]
+    places = [min(max(near, start), end - nbytes) & ~(PAGE_SIZE - 1) for start, end in fitting]
     best = min(places, key=lambda place: abs(place - near), default=None)
     if best is None or abs(best - near) >= REACH:
         raise NotPossible("no room for radium's code within reach of the function", where=f"{near:#x}")

@@ -66,7 +66,6 @@ class Job:
     def attach(self, pid: int) -> None:
         """Until the tracee ends, or we are told to leave it. Raises NotPossible, UsageError."""
         admit(pid)
-        self._say_what_is_left_out()
         main = Process(self.common, Threads(pid, self.common.statuses), self.acceptors)
         try:
             main.resolve()
@@ -101,7 +100,6 @@ class Job:
 
     def run(self, command: Sequence[str]) -> int:
         """Starts the program; its exit code as a shell tells it. Raises NotPossible, UsageError."""
-        self._say_what_is_left_out()
         self.acceptors.try_connect()
         pid = start(command, self._limits)
         self.common.statuses.awaited.add(pid)
@@ -143,12 +141,6 @@ class Job:
             if not process.advance():
                 self._idle(IDLE_S)
 
-    def _say_what_is_left_out(self) -> None:
-        for profile in self.common.profiles:
-            for split in profile.splits:
-                if split.python:
-                    self._say_once(f"{split.where}: Python splits are not in this version")
-
     def _say_once(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
@@ -173,8 +165,8 @@ class Job:
 
     def _longest_s(self) -> float:
         """How long a wait may be."""
-        is_away = any(process.is_away for process in self.common.processes)
-        return LOOK_S if is_away else IDLE_S
+        is_busy = any(process.is_busy for process in self.common.processes)
+        return LOOK_S if is_busy else IDLE_S
 
     def _give_turns(self) -> bool:
         """Each process handles one stop, if it has one; whether there was any."""

@@ -53,6 +53,28 @@ class AnnexPlan(msgspec.Struct, array_like=True):
     resume: list[tuple[int, int]]  # (address in the annex, where a thread found there goes on)
 
 
+class Slot(msgspec.Struct, array_like=True):
+    """A word of an object of the interpreter's: what radium has put there, and what was there."""
+
+    address: int
+    mine: int
+    original: int
+
+
+class GatesPlan(msgspec.Struct, array_like=True):
+    """The gates of split Python functions (python/gates.py). active: the address of the counter of threads that are in there.
+
+    cleared: addresses of functions' versions; visited: threads that are in a visit.
+    """
+
+    start: int
+    end: int
+    active: int
+    slots: list[Slot]
+    cleared: list[int]
+    visited: list[int]
+
+
 class Gadget(NamedTuple):
     """Where a thread makes system calls for us, and where it waits for the guardian when radium is killed meanwhile.
 
@@ -73,6 +95,7 @@ class Plan(msgspec.Struct, array_like=True):
     old_action: bytes = b""  # the tracee's own kernel sigaction of SIGTRAP; empty: ours is not installed
     unblocked: list[tuple[int, int]] = []  # (tid, signal mask): its mask, from which SIGTRAP has been taken
     outside: Gadget = Gadget(0)  # in the tracee's own code
+    gates: GatesPlan | None = None
     opening: list[int] | None = None  # while one more userfaultfd is made in it: those that it had
 
 

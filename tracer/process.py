@@ -11,16 +11,21 @@ from dataclasses import dataclass, field
 
 from radium.core.mapping import Mapping
 from radium.core.regs import Registers
-from radium.errors import NotPossible, RadiumError, TraceeGone
+from radium.errors import NotPossible, RadiumError, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace, vm
 from radium.profiles.schema import Profile
+from radium.profiles.schema import Split as ProfileSplit
 from radium.report import ProcessReport, Report
 from radium.tracer import leaving
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.admission import check_program, why_let_go
+from radium.tracer.breakpoint import Breakpoint
 from radium.tracer.guardian import Guardian
 from radium.tracer.ledger import Guarded, Ledger, Plan
 from radium.tracer.loader import loader_trap
+from radium.tracer.python import runtime as python_runtime
+from radium.tracer.python.interpreter import Interpreter
+from radium.tracer.python.runtime import Runtime
 from radium.tracer.resolve import Resolver, SplitPoint, Unresolved
 from radium.tracer.session import PagesLeft, Session
 from radium.tracer.split import Split
@@ -61,6 +66,10 @@ class Common:
     guarded: Guarded = field(default_factory=Guarded)
     ended: deque[Plan] = field(default_factory=lambda: deque(maxlen=_MOST_ENDED))
 
+    @property
+    def python_splits(self) -> list[ProfileSplit]:
+        return [split for profile in self.profiles for split in profile.splits if split.python]
+
     def let_orphans_go(self) -> None:
         """Children whose parent was killed as they were born, stopped: what they have of ours is what that one had."""
         for pid in self.statuses.take_orphans():
@@ -94,6 +103,8 @@ class Process:
         self.unresolved: list[Unresolved] = []
         self.tracee: Tracee | None = None
         self.session: Session | None = None
+        self.runtime: Runtime | None = None
+        self.python: Interpreter | None = None
         self.report = ProcessReport(self.pid, None)
         self.ledger = Ledger()
         self.guardian = Guardian(self.ledger, common.guarded)
@@ -110,17 +121,33 @@ class Process:
         self.points, self.unresolved = self.resolver.resolve([s for p in self.common.profiles for s in p.splits])
         # Here, because reading libc's symbols takes milliseconds, in which the threads need not stand.
         self.leaving = leaving.find(self.resolver.objects())
+        self._find_runtime()
+
+    def _find_runtime(self) -> None:
+        """The interpreter, if it is there and a profile names functions in it."""
+        self.runtime = None
+        if not self.common.python_splits:
+            return
+        try:
+            self.runtime = python_runtime.find(self.resolver.objects())
+        except NotPossible as error:
+            self.common.say(f"Python functions are not split: {error}")
 
     @property
     def can_split(self) -> bool:
         """Whether one of the profile's functions is there, or will be."""
-        return bool(self.points or self.resolver.undecided)
+        return bool(self.points or self.resolver.undecided or self.runtime)
 
     def why_nothing(self) -> str:
+        if self.common.python_splits and self.runtime is None and not self.unresolved:
+            return "it runs no CPython"
         return "; ".join(dict.fromkeys(why.why for why in self.unresolved[:3])) or "no profile names any"
 
-    def enter(self) -> None:
-        """All threads are stopped: breakpoints at what has been resolved, and at the dynamic linker's notice."""
+    def enter(self, *, is_starting: bool = False) -> None:
+        """All threads are stopped: breakpoints at what has been resolved, and at the dynamic linker's notice.
+
+        is_starting: the program has not begun yet.
+        """
         self.tracee = Tracee(self.threads, self.ledger, self.common.options.tracking)
         self.session = self._new_session(self.tracee)
         self.splits = {}
@@ -133,6 +160,20 @@ class Process:
         for why in refused.values():
             self.common.say(f"libraries that are loaded later are not noticed: {why}")
         self._watch_resolvers()
+        self._enter_python(is_starting=is_starting)
+
+    def _enter_python(self, *, is_starting: bool) -> None:
+        if self.runtime is None or self.python is not None or self.tracee is None:
+            return
+        try:
+            self.python = Interpreter(
+                self.tracee, self.runtime, self.common.python_splits, self.common.report, self.common.say,
+                is_starting=is_starting,
+            )  # fmt: skip
+            self.common.has_split = True
+        except (NotPossible, RemoteFault) as error:
+            self.common.say(f"Python functions are not split: {error}")
+            self.runtime = None
 
     def _new_session(self, tracee: Tracee) -> Session:
         return Session(tracee, self.acceptors, self.common.wakeups, self.common.options.call_timeout_s)
@@ -258,7 +299,7 @@ class Process:
             self.resolve()
             if not self.can_split and (self.resolver.is_static or not self._notices()):
                 return f"nothing of it can be split: {self.why_nothing()}"
-            self.enter()
+            self.enter(is_starting=True)
         except TraceeGone:
             raise
         except (RadiumError, PermissionError) as error:
@@ -270,7 +311,7 @@ class Process:
             self._note_pages()
             self._end_session()
             self.tracee.forget_gone()
-            self.tracee = self.session = None
+            self.tracee = self.session = self.python = None
             self.acceptors.close()
         self.splits, self.notices = {}, []
         self.begin_program()
@@ -337,7 +378,9 @@ class Process:
             return
         self.tracee.breakpoints.keep_handler([stop.tid])
         regs = ptrace.registers(stop.tid)
-        if entry in self.splits and not self._is_guest(stop.tid):
+        if self.python is not None and self.python.knows(entry):
+            self._on_python(self.python, stop, point, regs)
+        elif entry in self.splits and not self._is_guest(stop.tid):
             self.session.on_trap(stop, point, self.splits[entry], regs)
         elif entry in self.session.nesting.returns:
             self.session.on_return(stop, point, regs)
@@ -346,6 +389,21 @@ class Process:
             self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
             self._on_news(entry, seen)
             self.threads.resume(stop.tid)
+
+    def _on_python(self, python: Interpreter, stop: Stop, point: Breakpoint, regs: Registers) -> None:
+        assert self.session is not None
+        split = python.on_trap(stop, point, regs)
+        self.session.is_visited = bool(python.visits)
+        if split is not None and not self._is_guest(stop.tid):
+            self.session.on_trap(stop, point, split, regs)
+            return
+        if split is not None:
+            python.tracee.breakpoints.pass_locally(stop.tid, point, regs)
+        if python.natives:
+            self.threads.stop_all()
+            self._arm([python.natives.pop() for _ in range(len(python.natives))])
+            self.threads.resume_all()
+        self.threads.resume(stop.tid)
 
     def _on_news(self, entry: int, regs: Registers) -> None:
         """The dynamic linker is at work; `regs` are those at the trap."""
@@ -372,6 +430,7 @@ class Process:
         """The dynamic linker has mapped or unmapped something."""
         assert self.tracee is not None and self.session is not None
         changes = self.resolver.resolve_new()
+        self._notice_runtime()
         self.session.leaving = self.leaving = leaving.find(self.resolver.objects())
         if changes.unresolved and not self.common.has_split and self is self.common.processes[0]:
             self.unresolved = changes.unresolved
@@ -390,6 +449,15 @@ class Process:
         self._watch_resolvers()
         self.threads.resume_all()
 
+    def _notice_runtime(self) -> None:
+        """A program that has been linked with libpython has it mapped now, or loads it later."""
+        if self.python is None and self.common.python_splits and self.runtime is None:
+            self._find_runtime()
+            if self.runtime is not None:
+                self.threads.stop_all()
+                self._enter_python(is_starting=True)
+                self.threads.resume_all()
+
     # What the acceptor says
 
     def heard(self) -> None:
@@ -404,8 +472,16 @@ class Process:
         try:
             if self.session is not None:
                 self.session.look()
+                if self.python is not None and not self.session.is_away:
+                    self.python.look()
+                    self.session.is_visited = bool(self.python.visits)
         except GONE:
             self.threads.look()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether `look` is to be called often."""
+        return self.is_away or (self.python is not None and self.python.is_busy)
 
     # The end
 
@@ -430,8 +506,10 @@ class Process:
     def leave(self) -> bool:
         """Leaves it as it was found, if that can be done now. Raises TraceeGone.
 
-        A thread that sleeps in vfork cannot be stopped, and is to be waited for.
+        A thread that sleeps in vfork cannot be stopped, and is to be waited for; so is a safe point of the interpreter's.
         """
+        if self.python is not None and self.threads.exit_status is None and not self.python.leave():
+            return False
         if not self.threads.sleeps_in_vfork:
             self.threads.stop_all()
         if self.threads.sleeps_in_vfork:
@@ -461,5 +539,5 @@ class Process:
         self.common.guarded.remove(self.pid)
         self.acceptors.close()
         self.common.statuses.remove(self.threads)
-        self.tracee = self.session = None
+        self.tracee = self.session = self.python = None
         self.ledger.close()

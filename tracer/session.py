@@ -95,6 +95,8 @@ class Session:
         self._delta = Delta(tracee, self.beside)
         self._lookout = Lookout(tracee)
         self.left = PageSet()
+        # A thread does something for radium that is not the program's: no call leaves meanwhile.
+        self.is_visited = False
         self.audits = bool(os.environ.get("RADIUM_AUDIT"))
         # By their numbers.
         self._away: dict[int, Call] = {}
@@ -159,6 +161,8 @@ class Session:
             raise AtHome("unsupported:vfork")
         if self.wakeups.wants_end:
             raise AtHome("refused:detaching")
+        if self.is_visited:
+            raise AtHome("refused:visit")
 
     def _is_inside(self, tid: int, rsp: int) -> bool:
         while (outer := self._call_at_home(tid)) is not None and rsp >= outer.frame.rsp:
@@ -430,6 +434,8 @@ class Session:
             return "refused:detaching"
         if self.tracee.threads.has_guests:
             return "unsupported:vfork"
+        if self.is_visited:
+            return "refused:visit"
         return "" if self.acceptors.channel is not None or self.acceptors.try_connect() else "no-acceptor"
 
     def _note_left(self, call: Call) -> None:

@@ -11,7 +11,7 @@ from radium.core.mapping import PROT_EXEC, SPECIAL, Mapping, parse_maps
 from radium.errors import NotPossible, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace, vm
 from radium.tracer.annex import PARK_NBYTES, PARK_SYSCALL, SIGTRAP
-from radium.tracer.ledger import AnnexPlan, Gadget, Ledger, Plan
+from radium.tracer.ledger import AnnexPlan, Gadget, GatesPlan, Ledger, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import Threads
 
@@ -39,6 +39,7 @@ def withdraw(threads: Threads, plan: Plan, ledger: Ledger) -> None:
     # The main thread may have ended, and then the process cannot be reached by its pid.
     tid = next(iter(threads.threads))
     _restore_code(tid, plan)
+    _leave_gates(threads, tid, plan)
     _restore_rest(threads, tid, plan, ledger)
 
 
@@ -81,6 +82,34 @@ def _leave_annexes(threads: Threads, plan: Plan, tid: int) -> None:
     if regs.rip in resume:
         regs.rip = resume[regs.rip]
         ptrace.set_registers(tid, regs)
+
+
+def _leave_gates(threads: Threads, tid: int, plan: Plan) -> None:
+    """No Python function's slot leads to a gate any more, and no thread stands in one but to come back there."""
+    gates = plan.gates
+    if gates is None:
+        return
+    for slot in gates.slots:
+        _exchange(tid, slot.address, slot.mine.to_bytes(8, "little"), slot.original.to_bytes(8, "little"))
+    for address in gates.cleared:
+        _exchange(tid, address, b"\1\0\0\0", bytes(4))
+    for other in list(threads.threads):
+        if other not in gates.visited:
+            _step_while(threads, other, lambda rip: gates.start <= rip < gates.end)
+
+
+def _exchange(pid: int, address: int, mine: bytes, original: bytes) -> None:
+    """An object that is gone has taken its slot along: what is there now is not ours."""
+    with suppress(RemoteFault):
+        if vm.read(pid, address, len(mine)) == mine:
+            _write_forced(pid, address, original)
+
+
+def _is_left(tid: int, gates: GatesPlan) -> bool:
+    """Whether no thread will come back into the gates' code."""
+    with suppress(RemoteFault):
+        return not gates.visited and not int.from_bytes(vm.read(tid, gates.active, 8), "little")
+    return False
 
 
 def leave_handlers(threads: Threads, plan: Plan) -> None:
@@ -162,6 +191,8 @@ def _restore_rest(threads: Threads, tid: int, plan: Plan, ledger: Ledger) -> Non
         thread.use(plan.outside if _is_whole(tid, plan.outside) else find_gadget(tid))
         for annex in there:
             thread.call("munmap", annex.start, annex.end - annex.start)
+        if plan.gates is not None and plan.gates.start in mapped and _is_left(tid, plan.gates):
+            thread.call("munmap", plan.gates.start, plan.gates.end - plan.gates.start)
 
 
 def _leftover(tid: int, plan: Plan) -> list[int]:

@@ -57,7 +57,7 @@ _SHF_ALLOC = 2
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _NOWHERE = (_SHN_UNDEF, _SHN_ABS)
 _STB_LOCAL = 0
-_STT_FUNC, _STT_IFUNC = 2, 10
+_STT_OBJECT, _STT_FUNC, _STT_IFUNC = 1, 2, 10
 _STV_INTERNAL, _STV_HIDDEN = 1, 2
 _KINDS: dict[int, Literal["func", "ifunc"]] = {_STT_FUNC: "func", _STT_IFUNC: "ifunc"}
 _USED_ONLY = "a reference to another object's symbol"
@@ -209,6 +209,16 @@ class ElfImage:
     @cached_property
     def exported_by_value(self) -> dict[int, list[Symbol]]:
         return _grouped((symbol.value, symbol) for symbol in self.exported)
+
+    @cached_property
+    def exported_data(self) -> dict[str, int]:
+        """Link-time addresses of the data objects of .dynsym, by name."""
+        table = self._dynamic_symbols()
+        return {
+            _name(table.names, name_at, self.where): value
+            for name_at, info, _, section, value, _ in _SYMBOL.iter_unpack(table.entries)
+            if info & 15 == _STT_OBJECT and info >> 4 != _STB_LOCAL and section not in _NOWHERE
+        }
 
     @cached_property
     def references(self) -> dict[str, list[Reference]]:

@@ -1,0 +1,1 @@
+"""Split points inside a CPython interpreter (DESIGN.md section 9)."""

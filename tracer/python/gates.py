@@ -1,0 +1,178 @@
+"""The gates: a mapping of radium's in the tracee through which calls of split Python functions go.
+
+CPython calls most objects through a pointer in the object itself, its vectorcall slot (PEP 590). A split function's slot
+leads to a gate of its own instead, which only says who was called and jumps on; all gates meet in `common`, where the one
+breakpoint is. So the function stays the object that it was, for everybody who has a reference to it, and no frame of
+radium's is on any stack. With a guard the way leads through `guarded`, which asks a Python function first.
+
+    base     data      active, and addresses of the interpreter's
+    +0x1000  tables    for each gate: target, guard, how often the guard said no, how often it raised
+             room      what is given to functions of the interpreter: texts
+             code      pending, visit, guarded, common; then 16 bytes for each gate
+
+Radium calls functions of the interpreter by a visit (visits.py): `ask` is where the visited thread stops for each of
+them. Whatever radium is doing when it is killed, the code goes on by itself: `ask` finds 0 in rax and ends the visit.
+`active` counts the threads that are in `guarded`: while there is one, the mapping must stay.
+
+Sources: PEP 590; psABI 3.2.2 and 3.2.3; arch/x86/kernel/signal_64.c (rt_sigreturn takes its frame at rsp - 8).
+"""
+
+import struct
+from dataclasses import dataclass
+
+from radium.core.addr import PAGE_SIZE
+from radium.tracer.listing import assemble
+
+MOST = 4096
+GATE_NBYTES = 16
+ROOM_NBYTES = 1 << 20
+_TABLE_NBYTES = 8 * MOST
+_TABLES = {
+    name: PAGE_SIZE + _TABLE_NBYTES * number for number, name in enumerate(("targets", "guards", "rejected", "failed"))
+}
+_ROOM = PAGE_SIZE + 4 * _TABLE_NBYTES
+_CODE = _ROOM + ROOM_NBYTES
+_GATES = _CODE + PAGE_SIZE
+NBYTES = _GATES + GATE_NBYTES * MOST
+# What `guarded` needs of the interpreter: a word of data each; the names of `true` and `exception` are of data, too.
+NEEDED = {
+    "vectorcall": "PyObject_Vectorcall", "decref": "Py_DecRef", "clear": "PyErr_Clear",
+    "matches": "PyErr_ExceptionMatches", "true": "_Py_TrueStruct", "exception": "PyExc_Exception",
+}  # fmt: skip
+WORDS = {"active": 0, **{name: 8 * number for number, name in enumerate(NEEDED, 1)}}
+
+# See listing.py. rax is the gate's number from a gate on; rdi, rsi, rdx, rcx are the vectorcall's arguments.
+_LISTING = """
+pending:                        ; int pending(void *), which the interpreter calls at a safe point
+    90                          ; nop                       the trap
+    31 c0                       ; xor eax, eax
+    c3                          ; ret
+raised:                         ; the same when an exception is to be raised there
+    b8 ff ff ff ff              ; mov eax, 0xffffffff
+    c3                          ; ret
+
+visit:                          ; rsp is 8 above a signal frame
+    48 89 e5                    ; mov rbp, rsp
+    48 83 e4 f0                 ; and rsp, 0xfffffffffffffff0
+    31 c0                       ; xor eax, eax
+ask:
+    90                          ; nop                       the trap: a function and its arguments, or no more of them
+    48 85 c0                    ; test rax, rax
+    0f 84 @back                 ; je back
+    ff d0                       ; call rax
+    49 89 c3                    ; mov r11, rax
+    31 c0                       ; xor eax, eax
+    e9 @ask                     ; jmp ask
+back:
+    48 89 ec                    ; mov rsp, rbp
+    b8 0f 00 00 00              ; mov eax, 0xf              rt_sigreturn()
+    0f 05                       ; syscall
+
+guarded:
+    57                          ; push rdi
+    56                          ; push rsi
+    52                          ; push rdx
+    51                          ; push rcx
+    50                          ; push rax
+    f0 48 ff 05 @active         ; lock inc qword ptr [active]
+    4c 8d 1d @guards            ; lea r11, [guards]
+    49 8b 3c c3                 ; mov rdi, qword ptr [r11 + rax*8]
+    48 0f ba f2 3f              ; btr rdx, 0x3f             the guard may not use the place before the arguments
+    ff 15 @vectorcall           ; call [vectorcall]
+    48 85 c0                    ; test rax, rax
+    0f 84 @guard_raised         ; je guard_raised
+    45 31 d2                    ; xor r10d, r10d
+    48 3b 05 @true              ; cmp rax, [true]
+    41 0f 94 c2                 ; sete r10b
+    41 52                       ; push r10
+    48 83 ec 08                 ; sub rsp, 8
+    48 89 c7                    ; mov rdi, rax
+    ff 15 @decref               ; call [decref]
+    48 83 c4 08                 ; add rsp, 8
+    41 5a                       ; pop r10
+    f0 48 ff 0d @active         ; lock dec qword ptr [active]
+    58                          ; pop rax
+    59                          ; pop rcx
+    5a                          ; pop rdx
+    5e                          ; pop rsi
+    5f                          ; pop rdi
+    4d 85 d2                    ; test r10, r10
+    0f 85 @common               ; jne common
+    4c 8d 1d @rejected          ; lea r11, [rejected]
+    49 ff 04 c3                 ; inc qword ptr [r11 + rax*8]
+    e9 @through                 ; jmp through
+guard_raised:                   ; an Exception says no; what else there is (KeyboardInterrupt) is the program's
+    48 8b 3d @exception         ; mov rdi, [exception]
+    ff 15 @matches              ; call [matches]
+    85 c0                       ; test eax, eax
+    0f 84 @not_ours             ; je not_ours
+    ff 15 @clear                ; call [clear]
+    f0 48 ff 0d @active         ; lock dec qword ptr [active]
+    58                          ; pop rax
+    59                          ; pop rcx
+    5a                          ; pop rdx
+    5e                          ; pop rsi
+    5f                          ; pop rdi
+    4c 8d 1d @failed            ; lea r11, [failed]
+    49 ff 04 c3                 ; inc qword ptr [r11 + rax*8]
+    e9 @through                 ; jmp through
+not_ours:
+    f0 48 ff 0d @active         ; lock dec qword ptr [active]
+    48 83 c4 28                 ; add rsp, 0x28
+    31 c0                       ; xor eax, eax
+    c3                          ; ret
+
+common:
+    90                          ; nop                       the trap
+through:
+    4c 8d 1d @targets           ; lea r11, [targets]
+    41 ff 24 c3                 ; jmp qword ptr [r11 + rax*8]
+"""
+CODE, LABELS = assemble(_LISTING, _CODE, {**WORDS, **_TABLES})
+assert _CODE + len(CODE) <= _GATES
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The mapping at `base`, page-aligned. Addresses, and the bytes that belong there; it writes nothing itself."""
+
+    base: int
+
+    @property
+    def end(self) -> int:
+        return self.base + NBYTES
+
+    @property
+    def code(self) -> tuple[int, int]:
+        """[start, end) of what is executable."""
+        return self.base + _CODE, self.end
+
+    @property
+    def room(self) -> int:
+        return self.base + _ROOM
+
+    def __getattr__(self, label: str) -> int:
+        if label in LABELS:
+            return self.base + LABELS[label]
+        raise AttributeError(label)
+
+    def row(self, table: str, number: int) -> int:
+        """Where a table (targets, guards, rejected, failed) has the word of a gate."""
+        return self.base + _TABLES[table] + 8 * number
+
+    def address(self, number: int) -> int:
+        return self.base + _GATES + GATE_NBYTES * number
+
+    def gate(self, number: int, *, is_guarded: bool) -> bytes:
+        """mov eax, number; jmp guarded or common."""
+        at = self.address(number)
+        target = self.guarded if is_guarded else self.common
+        code = b"\xb8" + struct.pack("<I", number) + b"\xe9" + struct.pack("<i", target - (at + 10))
+        return code.ljust(GATE_NBYTES, b"\xcc")
+
+    def words(self, addresses: dict[str, int]) -> bytes:
+        """The data words, for the addresses of NEEDED."""
+        out = bytearray(8 * len(WORDS))
+        for name, offset in WORDS.items():
+            struct.pack_into("<Q", out, offset, addresses.get(name, 0))
+        return bytes(out)

@@ -1,0 +1,217 @@
+"""What radium runs in the tracee's interpreter: it finds the functions that a profile names. Read as text, never imported.
+
+It works on CPython 3.9 and newer, imports nothing but sys, and changes nothing that the program can see. Its namespace,
+which radium empties when it leaves, keeps what is needed as long as there are split functions: they and their guards.
+"""
+
+import sys
+
+# By id: the objects that are split, so that they live as long as their slots lead to radium; and their guards.
+held = {}
+guards = {}
+
+
+def matches(pattern, name):
+    """fnmatch without sets: `*` and `?`. Takes no more than the product of the lengths."""
+    at, star, mark = 0, -1, 0
+    here = 0
+    while here < len(name):
+        if at < len(pattern) and pattern[at] == "*":
+            star, mark = at, here
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", name[here]):
+            at += 1
+            here += 1
+        elif star >= 0:
+            mark += 1
+            at, here = star + 1, mark
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def is_public(qualname):
+    return all(not part.startswith("_") or part == "__call__" for part in qualname.split("."))
+
+
+def look_up(owner, name):
+    """What the name is in a module or class, as it stands there; None for nothing. No code of the program's runs."""
+    if isinstance(owner, type):
+        for base in type.__dict__["__mro__"].__get__(owner):
+            if name in type.__dict__["__dict__"].__get__(base):
+                return base.__dict__[name]
+        return None
+    try:
+        return object.__getattribute__(owner, "__dict__").get(name)
+    except AttributeError:
+        return None
+
+
+def function_of(thing):
+    """What is called in the end: the function in a method, a property, a cache, an object with __call__."""
+    for _ in range(8):
+        inner = None
+        if isinstance(thing, (staticmethod, classmethod)) or type(thing).__name__ == "method":
+            inner = getattr(thing, "__func__", None)
+        elif isinstance(thing, property):
+            inner = thing.fget
+        elif type(thing).__name__ == "_lru_cache_wrapper":
+            inner = thing.__wrapped__
+        elif isinstance(thing, type):
+            inner = look_up(thing, "__init__")
+        elif not is_trapped_as_it_is(thing) and callable(thing):
+            inner = look_up(type(thing), "__call__")
+        if inner is None:
+            return thing
+        thing = inner
+    return thing
+
+
+def is_trapped_as_it_is(thing):
+    """Whether its type says that it is called through a slot of its own (Py_TPFLAGS_HAVE_VECTORCALL), or it is C."""
+    return bool(type(thing).__flags__ & 1 << 11) or type(thing).__name__ == "wrapper_descriptor"
+
+
+def module_of(thing):
+    try:
+        return getattr(thing, "__module__", None)
+    except Exception:  # noqa: BLE001 (an object of the program's may raise anything)
+        return None
+
+
+def members(owner, module, prefix, depth):
+    """(qualified name, thing) of all functions and methods that the module defines."""
+    for name, thing in list(vars(owner).items()):
+        if not isinstance(name, str):
+            continue
+        if isinstance(thing, type):
+            if depth and module_of(thing) == module:
+                yield from members(thing, module, prefix + name + ".", depth - 1)
+            continue
+        function = function_of(thing)
+        if callable(function) and (prefix or module_of(function) == module):
+            yield prefix + name, thing
+
+
+def find_in(module, name, pattern):
+    """(qualified name, thing) of what the pattern names in this module, which is called `name`."""
+    if "*" not in pattern and "?" not in pattern:
+        thing = module
+        for part in pattern.split("."):
+            thing = look_up(thing, part)
+        if thing is not None:
+            yield pattern, thing
+        return
+    is_all = pattern in ("*", "**")
+    for qualname, thing in members(module, name, "", 4):
+        if is_public(qualname) if is_all else matches(pattern, qualname):
+            yield qualname, thing
+
+
+def is_loading(module):
+    return getattr(getattr(module, "__spec__", None), "_initializing", False)
+
+
+def modules(pattern, is_package):
+    for name, module in list(sys.modules.items()):
+        if module is None or not isinstance(name, str) or is_loading(module):
+            continue
+        if matches(pattern, name) or (is_package and name.startswith(pattern + ".")):
+            yield name, module
+
+
+def parameters(function):
+    """Its parameter list as source; defaults are filled in afterwards."""
+    code = function.__code__
+    names, npositional, nkeyword = code.co_varnames, code.co_argcount, code.co_kwonlyargcount
+    first_default = npositional - len(function.__defaults__ or ())
+    out = []
+    for number, name in enumerate(names[:npositional], 1):
+        out.append(name + ("=None" if number > first_default else ""))
+        if number == code.co_posonlyargcount:
+            out.append("/")
+    rest = list(names[npositional + nkeyword :])
+    if code.co_flags & 4:
+        out.append("*" + rest.pop(0))
+    elif nkeyword:
+        out.append("*")
+    for name in names[npositional : npositional + nkeyword]:
+        out.append(name + ("=None" if name in (function.__kwdefaults__ or ()) else ""))
+    if code.co_flags & 8:
+        out.append("**" + rest.pop(0))
+    return out
+
+
+def make_guard(function, guard):
+    """A function of the same arguments that says whether the call is worth it; or, a str, why there can be none."""
+    text, by_number, names = guard
+    scope = {"__builtins__": {}, "_bool": bool, "_len": len, "_abs": abs, "_min": min, "_max": max}
+    if type(function).__name__ != "function":
+        if not all(name[:3] == "arg" and name[3:].isdigit() for name in names):
+            return "its parameters have no names that are known: write arg0, arg1, ..."
+        return eval("lambda *arguments, **keywords: _bool(" + by_number + ")", scope)
+    known = parameters(function)
+    plain = [name.lstrip("*").partition("=")[0] for name in known]
+    unknown = [name for name in names if name not in plain]
+    if unknown:
+        return "it has no parameter " + unknown[0] + ", but " + ", ".join(name for name in plain if name not in ("/", ""))
+    made = eval("lambda " + ", ".join(known) + ": _bool(" + text + ")", scope)
+    made.__defaults__, made.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
+    return made
+
+
+def find(wanted):
+    """What there is now of the wanted names and has not been told before, a line for each.
+
+    wanted: (number, module's pattern, whether its submodules too, pattern of qualified names, guard or None).
+    Lines, of fields with tabs between: "split", number, module, qualified name, id, the code's flags, id of the guard or 0;
+    "note", number, module, qualified name, why it cannot be; "module", number, name: one that matches.
+    """
+    lines = []
+    for number, pattern, is_package, qualnames, guard in wanted:
+        for name, module in modules(pattern, is_package):
+            lines.append("\t".join(["module", str(number), name]))
+            for qualname, thing in find_in(module, name, qualnames):
+                function = function_of(thing)
+                if id(function) in held:
+                    continue
+                if not callable(function):
+                    lines.append("\t".join(["note", str(number), name, qualname, "it cannot be called"]))
+                    continue
+                made = None
+                if guard is not None:
+                    made = make_guard(function, guard)
+                    if isinstance(made, str):
+                        lines.append("\t".join(["note", str(number), name, qualname, "its guard: " + made]))
+                        continue
+                held[id(function)] = function
+                if made is not None:
+                    guards[id(function)] = made
+                code = getattr(function, "__code__", None)
+                flags = getattr(code, "co_flags", 0) if type(function).__name__ == "function" else 0
+                fields = ["split", number, name, qualname, id(function), flags, 0 if made is None else id(made)]
+                lines.append("\t".join(str(field) for field in fields))
+    return "\n".join(lines).encode("utf-8", "backslashreplace")
+
+
+def make_twin(function_type):
+    """A type for split functions that the interpreter does not call in its own quick way, and that looks like theirs.
+
+    For CPython 3.11, whose quick way does not look at a function's slot. function_type can be derived from just now.
+    """
+    contents = {
+        "__slots__": (),
+        "__module__": function_type.__dict__["__module__"],
+        "__doc__": function_type.__dict__["__doc__"],
+        "__class__": property(lambda self: function_type),
+        "__reduce_ex__": lambda self, protocol: self.__qualname__,
+    }
+    return type("function", (function_type,), contents)
+
+
+def is_ours(error):
+    """Whether the exception comes from this script, and not from a signal's handler that ran meanwhile."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is None or trace.tb_frame.f_globals is globals()
