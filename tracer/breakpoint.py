@@ -235,6 +235,14 @@ class Breakpoints:
             regs.rip = target
             ptrace.set_registers(tid, regs)
 
+    def disarm(self, entries: Sequence[int]) -> None:
+        """The code is there again. A thread that has met one of them, and is to be told, stands before it."""
+        for entry in entries:
+            point = self._points.get(entry)
+            if point is not None:
+                self.memory.write(entry, bytes([point.original]))
+        self.forget(entries)
+
     def forget(self, entries: Sequence[int]) -> None:
         """These breakpoints went with the memory that they were in."""
         for entry in entries:

@@ -399,11 +399,18 @@ class Process:
             return
         if split is not None:
             python.tracee.breakpoints.pass_locally(stop.tid, point, regs)
-        if python.natives:
-            self.threads.stop_all()
-            self._arm([python.natives.pop() for _ in range(len(python.natives))])
-            self.threads.resume_all()
+        self._follow_python(python)
         self.threads.resume(stop.tid)
+
+    def _follow_python(self, python: Interpreter) -> None:
+        """Breakpoints that it has found to be of use, or of no use any more."""
+        if not python.has_wishes:
+            return
+        self.threads.stop_all()
+        if not self.threads.is_over:
+            python.arm()
+            self._arm([python.natives.pop() for _ in range(len(python.natives))])
+        self.threads.resume_all()
 
     def _on_news(self, entry: int, regs: Registers) -> None:
         """The dynamic linker is at work; `regs` are those at the trap."""

@@ -108,7 +108,7 @@ def _exchange(pid: int, address: int, mine: bytes, original: bytes) -> None:
 def _is_left(tid: int, gates: GatesPlan) -> bool:
     """Whether no thread will come back into the gates' code."""
     with suppress(RemoteFault):
-        return not gates.visited and not int.from_bytes(vm.read(tid, gates.active, 8), "little")
+        return not gates.visited and not gates.is_awaited and not int.from_bytes(vm.read(tid, gates.active, 8), "little")
     return False
 
 

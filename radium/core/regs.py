@@ -18,6 +18,8 @@ SYSCALL_NBYTES = 2
 # kernel makes again (ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK: include/linux/errno.h).
 NOT_MADE = U64 + 1 - 38
 RESTARTS = frozenset(U64 + 1 - number for number in (512, 513, 514, 516))
+# The last of them: the kernel goes on with restart_syscall(2), from what it keeps for the thread, one call at a time.
+RESTART_BLOCK = U64 + 1 - 516
 # System V psABI, 3.2.3: integer arguments in this order, then the stack.
 INTEGER_ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 

@@ -172,26 +172,40 @@ def find(wanted):
         for name, module in modules(pattern, is_package):
             lines.append("\t".join(["module", str(number), name]))
             for qualname, thing in find_in(module, name, qualnames):
-                function = function_of(thing)
-                if id(function) in held:
-                    continue
-                if not callable(function):
-                    lines.append("\t".join(["note", str(number), name, qualname, "it cannot be called"]))
-                    continue
-                made = None
-                if guard is not None:
-                    made = make_guard(function, guard)
-                    if isinstance(made, str):
-                        lines.append("\t".join(["note", str(number), name, qualname, "its guard: " + made]))
-                        continue
-                held[id(function)] = function
-                if made is not None:
-                    guards[id(function)] = made
-                code = getattr(function, "__code__", None)
-                flags = getattr(code, "co_flags", 0) if type(function).__name__ == "function" else 0
-                fields = ["split", number, name, qualname, id(function), flags, 0 if made is None else id(made)]
-                lines.append("\t".join(str(field) for field in fields))
+                lines += tell(number, name, qualname, thing, guard)
     return "\n".join(lines).encode("utf-8", "backslashreplace")
+
+
+def take_made(wanted):
+    """As `find`, for the function `made`, which has just been made and stands in no module yet."""
+    function = globals().pop("made")
+    name, qualname = module_of(function), function.__qualname__
+    lines = []
+    for number, pattern, _is_package, pattern_of_name, guard in wanted:
+        is_named = is_public(qualname) if pattern_of_name in ("*", "**") else matches(pattern_of_name, qualname)
+        if matches(pattern, str(name)) and is_named:
+            lines += tell(number, name, qualname, function, guard)
+    return "\n".join(lines).encode("utf-8", "backslashreplace")
+
+
+def tell(number, module, qualname, thing, guard):
+    """The line for a thing that a profile names, if it has not been told before."""
+    function = function_of(thing)
+    if id(function) in held:
+        return []
+    made = None
+    if guard is not None and callable(function):
+        made = make_guard(function, guard)
+    if not callable(function):
+        return ["\t".join(["note", str(number), module, qualname, "it cannot be called"])]
+    if isinstance(made, str):
+        return ["\t".join(["note", str(number), module, qualname, "its guard: " + made])]
+    held[id(function)] = function
+    if made is not None:
+        guards[id(function)] = made
+    flags = function.__code__.co_flags if type(function).__name__ == "function" else 0
+    fields = ["split", number, module, qualname, id(function), flags, 0 if made is None else id(made)]
+    return ["\t".join(str(field) for field in fields)]
 
 
 def make_twin(function_type):

@@ -24,7 +24,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from radium.core.regs import NO_SYSCALL, RESTARTS, Registers
+from radium.core.regs import NO_SYSCALL, RESTART_BLOCK, RESTARTS, Registers
 from radium.errors import NotPossible, RemoteFault
 from radium.linux import ptrace, vm
 from radium.linux.libc import NUMBERS
@@ -44,10 +44,13 @@ from radium.tracer.tracee import Tracee
 
 # How often the main thread is looked at until it is at a safe point, and after how long we say that it takes long.
 APPROACH_S, LONG_S = 0.02, 2.0
+# So many functions may be made while one of the main module's is waited for: each costs a stop.
+MOST_MADE = 5000
 # How long a leave may take that waits for a safe point; then what the script keeps stays in the tracee.
 LEAVE_S = 5.0
 _FILE_INPUT = 257  # Py_file_input, compile.h
 # The system calls in which a thread sleeps, and in which no allocator or lock of its program's is in the middle of anything.
+# The same is true of every sleep with a time limit, a futex's too: those are the ones with RESTART_BLOCK.
 _SLEEPS = frozenset(
     NUMBERS[name]
     for name in (
@@ -97,6 +100,11 @@ class _Wanted:
     def text(self) -> str:
         return f"{self.module}:{self.qualname}"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there may be more functions of this name."""
+        return not self.found or "*" in self.qualname or "?" in self.qualname
+
     def line(self, number: int) -> tuple[object, ...]:
         """As the script takes it."""
         guard = self.split.python_guard
@@ -141,6 +149,13 @@ class Interpreter:
         self._counted: dict[int, tuple[int, int]] = {}
         self._next_look = self._began = self._leave_by = 0.0
         self._has_told = False
+        self._finalise, self._evaluate_code = map(runtime.function, ("Py_FinalizeEx", "PyEval_EvalCode"))
+        # What MAKE_FUNCTION calls: the second before CPython 3.11.
+        makers = ("PyFunction_New", "PyFunction_NewWithQualName")
+        self._make_function = runtime.function(makers[1] if runtime.is_old else makers[0])
+        self._makers: set[int] = set()
+        self._nmade = 0
+        self._armed: set[int] = set()
         self.gates = Gates(self._map())
         self._enter()
 
@@ -169,19 +184,15 @@ class Interpreter:
         }
         memory.write(gates.code[0], layout.CODE)
         memory.write(gates.base, gates.words(addresses))
-        self._entries = {gates.pending, gates.ask, gates.common, self.runtime.function("Py_FinalizeEx")}
-        if self._is_starting:
-            self._entries.add(self.runtime.function("PyEval_EvalCode"))
-        self.tracee.home.refresh()
-        refused = self.tracee.breakpoints.arm(sorted(self._entries), self.tracee.home.mappings)
-        if refused:
-            raise NotPossible(next(iter(refused.values())))
+        self.arm()
         self._began = time.monotonic()
 
     def _note(self) -> None:
         gates = self.gates
         self.tracee.breakpoints.note_gates(
-            GatesPlan(gates.base, gates.end, gates.active, self._slots, list(self._versions), list(self.visits))
+            GatesPlan(
+                gates.base, gates.end, gates.active, self._slots, list(self._versions), list(self.visits), self._is_scheduled
+            )
         )
 
     # Approach
@@ -216,7 +227,7 @@ class Interpreter:
         if self._is_ours(regs.rip):
             return
         sleeps_in = regs.orig_rax if regs.orig_rax != NO_SYSCALL and regs.rax in RESTARTS else None
-        if sleeps_in in _SLEEPS:
+        if sleeps_in in _SLEEPS or (sleeps_in is not None and regs.rax == RESTART_BLOCK):
             self._visit(self.pid, self._with_gil(self._jobs.popleft()()), lambda: None)
         elif not self._is_scheduled:
             self._visit(self.pid, self._schedule(), self._wake if sleeps_in == _FUTEX else lambda: None)
@@ -230,6 +241,7 @@ class Interpreter:
 
     def _schedule(self) -> Steps:
         self._is_scheduled = True
+        self._note()
         yield self._ask("Py_AddPendingCall", self.gates.pending, 0)
 
     def _wake(self) -> None:
@@ -293,18 +305,56 @@ class Interpreter:
             self._at_safe_point(tid, point, self._find)
         elif entry == self.gates.pending:
             self._is_scheduled = False
+            self._note()
             self._at_safe_point(tid, point, self._jobs.popleft() if self._jobs else None)
-        elif entry == self.gates.common or self.is_over:
+        elif entry == self._make_function:
+            self._makers.add(self.objects.word(regs.rsp))
+            self._nmade += 1
             self.tracee.breakpoints.pass_locally(tid, point, regs)
-        elif self._is_starting:
+        elif entry in self._makers and not self.is_over and regs.rax and not self._leave_by:
+            self._at_safe_point(tid, point, lambda: self._take_made(regs.rax))
+        elif entry == self._evaluate_code and self._is_starting:
             self._at_safe_point(tid, point, self._if_initialised)
-        else:
+        elif entry == self._finalise and not self.is_over:
             self._jobs.clear()
             self._at_safe_point(tid, point, self._leave)
+        else:
+            self.tracee.breakpoints.pass_locally(tid, point, regs)
         return None
 
     def knows(self, entry: int) -> bool:
-        return entry in self._entries
+        return entry in self._armed
+
+    @property
+    def _entries(self) -> set[int]:
+        """Where breakpoints are of use now."""
+        entries = {self.gates.pending, self.gates.ask, self.gates.common, self._finalise}
+        if self._is_starting:
+            entries.add(self._evaluate_code)
+        elif self._awaits_function and not self.is_over:
+            entries |= {self._make_function, *self._makers}
+        return entries
+
+    @property
+    def _awaits_function(self) -> bool:
+        """Whether a function of the program's main module is wanted that is not there yet: no import tells of it."""
+        is_open = any(one.is_open for one in self.wanted if one.module == "__main__")
+        return is_open and self._nmade < MOST_MADE
+
+    @property
+    def has_wishes(self) -> bool:
+        """Whether `arm` is to be called."""
+        return bool(self.natives) or self._entries != self._armed
+
+    def arm(self) -> None:
+        """All threads are stopped: breakpoints where they are of use now, and nowhere else. Raises NotPossible."""
+        entries, breakpoints = self._entries, self.tracee.breakpoints
+        breakpoints.disarm(sorted(self._armed - entries))
+        self.tracee.home.refresh()
+        refused = breakpoints.arm(sorted(entries - self._armed), self.tracee.home.mappings)
+        self._armed = entries
+        if refused:
+            raise NotPossible(next(iter(refused.values())))
 
     def _at_safe_point(self, tid: int, point: Breakpoint, job: Callable[[], Steps] | None) -> None:
         """The thread stands at the entry of a function that the interpreter calls; it goes on there afterwards."""
@@ -324,6 +374,10 @@ class Interpreter:
         self._has_raised = False
         if point.entry == self.gates.pending:
             regs.rip = self.gates.raised
+        elif point.entry in self._makers:
+            regs.rax = 0
+            self.tracee.breakpoints.pass_locally(tid, point, regs)
+            return
         else:
             regs.rip, regs.rax, regs.rsp = self.objects.word(regs.rsp), 0, regs.rsp + 8
         ptrace.set_registers(tid, regs)
@@ -418,11 +472,19 @@ class Interpreter:
         if not self._has_told or len(self.splits) > before:
             self._tell(len(self.splits) - before)
 
+    def _take_made(self, made: int) -> Steps:
+        """A function has just been made, and is in no module yet."""
+        yield self._ask("PyDict_SetItemString", self._namespace, b"made", made)
+        wanted = [one.line(number) for number, one in enumerate(self.wanted) if one.module == "__main__"]
+        answer = yield from self._evaluate(f"take_made({wanted!r})")
+        for line in answer.decode().splitlines():
+            yield from self._take_line(line.split("\t"))
+
     def _tell(self, nnew: int) -> None:
         self._has_told = True
         self.say(f"Python {self._version[0]}.{self._version[1]}: {len(self.splits)} functions are split")
         for one in self.wanted:
-            if one.has_module and not one.found:
+            if one.has_module and not one.found and one.module != "__main__":
                 self._say_once(f"{one.split.where}: {one.text} names nothing that is there now")
 
     def _take_line(self, fields: list[str]) -> Steps:
@@ -523,8 +585,9 @@ class Interpreter:
         return self.is_over and not self._is_in_use()
 
     def _is_in_use(self) -> bool:
-        """Whether a thread is in the gates' code, and will come back to it."""
-        return bool(self.visits) or (bool(self.objects.word(self.gates.active)) and time.monotonic() < self._leave_by)
+        """Whether a thread is in the gates' code, or will come there, within the time that there is."""
+        is_expected = self._is_scheduled or bool(self.objects.word(self.gates.active))
+        return bool(self.visits) or (is_expected and time.monotonic() < self._leave_by)
 
     def _leave(self) -> Steps:
         """All other threads may run: they cannot get at the objects without the GIL."""

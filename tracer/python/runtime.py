@@ -32,6 +32,11 @@ class Runtime:
     def has(self, name: str) -> bool:
         return name in self.holder.image.exported_by_name
 
+    @property
+    def is_old(self) -> bool:
+        """Whether it is older than CPython 3.11."""
+        return "Py_Version" not in self.holder.image.exported_data
+
     def data(self, name: str) -> int:
         """Raises NotPossible."""
         value = self.holder.image.exported_data.get(name)

@@ -12,14 +12,13 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from radium.core.regs import NO_SYSCALL, RESTARTS, SYSCALL_NBYTES, U64, Registers
+from radium.core.regs import NO_SYSCALL, RESTART_BLOCK, RESTARTS, SYSCALL_NBYTES, U64, Registers
 from radium.errors import RemoteFault
 from radium.linux import ptrace, vm
 from radium.tracer.python.gates import ROOM_NBYTES, Gates
 
 RED_ZONE = 128
 EINTR = U64 + 1 - 4
-_RESTART_BLOCK = U64 + 1 - 516
 # struct _fpx_sw_bytes, at 464 of the legacy area: the regset has the components' mask at its start.
 _SW_BYTES, _SW_AT, _MAGIC1, _MAGIC2 = struct.Struct("<IIQI28x"), 464, 0x46505853, 0x46505845
 # UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS
@@ -92,7 +91,13 @@ class Visit:
         return at
 
     def end(self) -> None:
-        """The thread, stopped at `ask`, is where it was; what it was doing goes on when it is resumed."""
+        """The thread, stopped at `ask`, is where it was; what it was doing goes on when it is resumed.
+
+        But a sleep with a time limit says EINTR, as after a signal: what the kernel keeps of it is one sleep for each
+        thread, and the visit may have slept too.
+        """
+        if self.regs.orig_rax != NO_SYSCALL and self.regs.rax == RESTART_BLOCK:
+            self.regs.rax, self.regs.orig_rax = EINTR, NO_SYSCALL
         ptrace.set_signal_mask(self.tid, self.mask)
         ptrace.set_xstate(self.tid, self.xstate)
         ptrace.set_registers(self.tid, self.regs)
@@ -118,7 +123,7 @@ def _as_after_handler(regs: Registers) -> Registers:
     """An interrupted system call is made again, or says EINTR (signal(7))."""
     out = regs.copy()
     if regs.orig_rax != NO_SYSCALL and regs.rax in RESTARTS:
-        if regs.rax == _RESTART_BLOCK:
+        if regs.rax == RESTART_BLOCK:
             out.rax = EINTR
         else:
             out.rax, out.rip = regs.orig_rax, regs.rip - SYSCALL_NBYTES
