@@ -6,19 +6,23 @@ breakpoint is. So the function stays the object that it was, for everybody who h
 radium's is on any stack. With a guard the way leads through `guarded`, which asks a Python function first.
 
     base     data      active, and addresses of the interpreter's
-    +0x1000  tables    for each gate: target, guard, how often the guard said no, how often it raised
+    +0x1000  tables    for each gate: target; guard, or twin; how often the guard said no, how often it raised
              room      what is given to functions of the interpreter: texts
-             code      pending, visit, guarded, common; then 16 bytes for each gate
+             code      pending, visit, guarded, making, common; then 16 bytes for each gate
+
+A generator does its work not when its function is called, but in each `next`: there the gate leads through `making`, which
+gives the new generator another type, its twin, whose slots lead to gates. So it is with coroutines.
 
 Radium calls functions of the interpreter by a visit (visits.py): `ask` is where the visited thread stops for each of
 them. Whatever radium is doing when it is killed, the code goes on by itself: `ask` finds 0 in rax and ends the visit.
-`active` counts the threads that are in `guarded`: while there is one, the mapping must stay.
+`active` counts the threads that are in `guarded` or `making`: while there is one, the mapping must stay.
 
 Sources: PEP 590; psABI 3.2.2 and 3.2.3; arch/x86/kernel/signal_64.c (rt_sigreturn takes its frame at rsp - 8).
 """
 
 import struct
 from dataclasses import dataclass
+from typing import Literal
 
 from radium.core.addr import PAGE_SIZE
 from radium.tracer.listing import assemble
@@ -28,18 +32,19 @@ GATE_NBYTES = 16
 ROOM_NBYTES = 1 << 20
 _TABLE_NBYTES = 8 * MOST
 _TABLES = {
-    name: PAGE_SIZE + _TABLE_NBYTES * number for number, name in enumerate(("targets", "guards", "rejected", "failed"))
+    name: PAGE_SIZE + _TABLE_NBYTES * number for number, name in enumerate(("targets", "guards", "rejected", "failed", "bases"))
 }
-_ROOM = PAGE_SIZE + 4 * _TABLE_NBYTES
+_ROOM = PAGE_SIZE + 5 * _TABLE_NBYTES
 _CODE = _ROOM + ROOM_NBYTES
 _GATES = _CODE + PAGE_SIZE
 NBYTES = _GATES + GATE_NBYTES * MOST
-# What `guarded` needs of the interpreter: a word of data each; the names of `true` and `exception` are of data, too.
-NEEDED = {
-    "vectorcall": "PyObject_Vectorcall", "decref": "Py_DecRef", "clear": "PyErr_Clear",
-    "matches": "PyErr_ExceptionMatches", "true": "_Py_TrueStruct", "exception": "PyExc_Exception",
+# What `guarded` needs of the interpreter, a word of data each: functions, and two objects.
+FUNCTIONS = {
+    "vectorcall": ("PyObject_Vectorcall", "_PyFunction_Vectorcall"), "decref": ("Py_DecRef",), "clear": ("PyErr_Clear",),
+    "matches": ("PyErr_ExceptionMatches",),
 }  # fmt: skip
-WORDS = {"active": 0, **{name: 8 * number for number, name in enumerate(NEEDED, 1)}}
+_WORDS = ("active", *FUNCTIONS, "true", "exception")
+WORDS = {name: 8 * number for number, name in enumerate(_WORDS)}
 
 # See listing.py. rax is the gate's number from a gate on; rdi, rsi, rdx, rcx are the vectorcall's arguments.
 _LISTING = """
@@ -122,6 +127,30 @@ not_ours:
     31 c0                       ; xor eax, eax
     c3                          ; ret
 
+making:
+    50                          ; push rax
+    f0 48 ff 05 @active         ; lock inc qword ptr [active]
+    4c 8d 1d @targets           ; lea r11, [targets]
+    41 ff 14 c3                 ; call qword ptr [r11 + rax*8]
+    f0 48 ff 0d @active         ; lock dec qword ptr [active]
+    59                          ; pop rcx
+    48 85 c0                    ; test rax, rax
+    0f 84 @made                 ; je made
+    4c 8d 1d @guards            ; lea r11, [guards]
+    49 8b 14 cb                 ; mov rdx, qword ptr [r11 + rcx*8]
+    4c 8d 1d @bases             ; lea r11, [bases]
+    49 8b 0c cb                 ; mov rcx, qword ptr [r11 + rcx*8]
+    48 39 48 08                 ; cmp qword ptr [rax + 8], rcx
+    0f 85 @made                 ; jne made
+    48 ff 02                    ; inc qword ptr [rdx]       an object of a heap type has a reference to it
+    48 89 50 08                 ; mov qword ptr [rax + 8], rdx
+made:
+    c3                          ; ret
+itself:                         ; PyObject *am_await(PyObject *)
+    48 ff 07                    ; inc qword ptr [rdi]
+    48 89 f8                    ; mov rax, rdi
+    c3                          ; ret
+
 common:
     90                          ; nop                       the trap
 through:
@@ -157,21 +186,21 @@ class Gates:
         raise AttributeError(label)
 
     def row(self, table: str, number: int) -> int:
-        """Where a table (targets, guards, rejected, failed) has the word of a gate."""
+        """Where a table (targets, guards, rejected, failed, bases) has the word of a gate."""
         return self.base + _TABLES[table] + 8 * number
 
     def address(self, number: int) -> int:
         return self.base + _GATES + GATE_NBYTES * number
 
-    def gate(self, number: int, *, is_guarded: bool) -> bytes:
-        """mov eax, number; jmp guarded or common."""
+    def gate(self, number: int, way: Literal["common", "guarded", "making"]) -> bytes:
+        """mov eax, number; jmp way."""
         at = self.address(number)
-        target = self.guarded if is_guarded else self.common
+        target = self.base + LABELS[way]
         code = b"\xb8" + struct.pack("<I", number) + b"\xe9" + struct.pack("<i", target - (at + 10))
         return code.ljust(GATE_NBYTES, b"\xcc")
 
     def words(self, addresses: dict[str, int]) -> bytes:
-        """The data words, for the addresses of NEEDED."""
+        """The data words; those that are not given are 0."""
         out = bytearray(8 * len(WORDS))
         for name, offset in WORDS.items():
             struct.pack_into("<Q", out, offset, addresses.get(name, 0))

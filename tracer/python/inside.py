@@ -9,6 +9,7 @@ import sys
 # By id: the objects that are split, so that they live as long as their slots lead to radium; and their guards.
 held = {}
 guards = {}
+twins = []
 
 
 def matches(pattern, name):
@@ -208,6 +209,15 @@ def tell(number, module, qualname, thing, guard):
     return ["\t".join(str(field) for field in fields)]
 
 
+def make_twin_of_generators(base):
+    """A type for what a split generator or coroutine function makes; base, which can be derived from just now, is its own."""
+    # A generator has no attribute __module__; without this one it would have that of this script.
+    contents = {"__slots__": (), "__module__": property(), "__class__": property(lambda self: base)}
+    twin = type(base.__name__, (base,), contents)
+    twins.append(twin)
+    return twin
+
+
 def make_twin(function_type):
     """A type for split functions that the interpreter does not call in its own quick way, and that looks like theirs.
 
@@ -229,3 +239,14 @@ def is_ours(error):
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is None or trace.tb_frame.f_globals is globals()
+
+
+def types_of_generators():
+    """Those of generators and of coroutines."""
+
+    async def coroutine():
+        pass
+
+    one = coroutine()
+    one.close()
+    return type(None for _ in ()), type(one)

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Literal
 
 from radium.core.regs import NO_SYSCALL, RESTART_BLOCK, RESTARTS, Registers
 from radium.errors import NotPossible, RemoteFault
@@ -34,7 +35,16 @@ from radium.tracer.breakpoint import Breakpoint, free_place
 from radium.tracer.ledger import GatesPlan, Slot
 from radium.tracer.python import gates as layout
 from radium.tracer.python.gates import Gates
-from radium.tracer.python.objects import BASETYPE, FLAGS_AT, HAVE_VECTORCALL, METHOD_DESCRIPTOR, TYPE_AT, Objects
+from radium.tracer.python.objects import (
+    BASETYPE,
+    FLAGS_AT,
+    HAVE_VECTORCALL,
+    ITERNEXT_AT,
+    METHOD_DESCRIPTOR,
+    TYPE_AT,
+    Objects,
+    Way,
+)
 from radium.tracer.python.runtime import Runtime, check_version
 from radium.tracer.python.visits import EINTR, Ask, Steps, Visit
 from radium.tracer.resolve import SplitPoint
@@ -62,7 +72,8 @@ _FUTEX = NUMBERS["futex"]
 # The number of the gate at the end of imports.
 _IMPORTED = 0
 _IMPORT_END = (-1, "_frozen_importlib", False, "_ModuleLockManager.__exit__", None)
-_GENERATORS = 0x20 | 0x80 | 0x100 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
+# Flags of code objects (code.h).
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 
 # A signal's handler may raise an exception meanwhile, which belongs to the program.
 _EVALUATE = """\
@@ -132,6 +143,7 @@ class Interpreter:
         self.say = say
         self.wanted = [_Wanted.parse(split, text) for split in splits for text in split.python]
         self.splits: dict[int, Split] = {}
+        self._ngates = self._nfunctions = 0
         self.visits: dict[int, Visit] = {}
         self.is_over = False
         self._then: dict[int, Callable[[], None]] = {}
@@ -140,6 +152,8 @@ class Interpreter:
         self._is_scheduled = False
         self._has_raised = False
         self.natives: list[SplitPoint] = []
+        # By the numbers of their gates: functions that were split when they had just been made.
+        self._fresh: dict[int, int] = {}
         self._slots: list[Slot] = []
         self._versions: list[int] = []
         self._twin = self._twin_uses = 0
@@ -178,10 +192,8 @@ class Interpreter:
     def _enter(self) -> None:
         gates, memory = self.gates, self.tracee.memory
         self._note()
-        addresses = {
-            name: self.runtime.data(symbol) if name in ("true", "exception") else self.runtime.function(symbol)
-            for name, symbol in layout.NEEDED.items()
-        }
+        addresses = {name: self.runtime.function(*names) for name, names in layout.FUNCTIONS.items()}
+        addresses["true"] = self.runtime.data("_Py_TrueStruct")
         memory.write(gates.code[0], layout.CODE)
         memory.write(gates.base, gates.words(addresses))
         self.arm()
@@ -299,6 +311,10 @@ class Interpreter:
         entry, tid = stop.detail, stop.tid
         if entry == self.gates.ask:
             self._on_ask(tid, point, regs)
+        elif entry == self.gates.common and regs.rax in self._fresh:
+            # Back there it meets the breakpoint again.
+            thing = self._fresh.pop(regs.rax)
+            self._visit(tid, self._set_slot(thing, self.gates.address(regs.rax)), lambda: None)
         elif entry == self.gates.common and regs.rax in self.splits:
             return self.splits[regs.rax]
         elif entry == self.gates.common and regs.rax == _IMPORTED and not self.is_over and not self._leave_by:
@@ -446,18 +462,25 @@ class Interpreter:
             return b""
         return data
 
-    def _make_twin(self) -> Steps:
-        flags_at = self.objects.function_type + FLAGS_AT
+    def _derive(self, base: int, expression: str) -> Answers:
+        """The id, as text, of a type that the expression derives from a type that is made final by its flags."""
+        flags_at = base + FLAGS_AT
         flags = self.objects.word(flags_at)
         self.tracee.memory.write(flags_at, (flags | BASETYPE).to_bytes(8, "little"))
-        twin = yield from self._evaluate("b'%d' % id(globals().setdefault('twin', make_twin(type(make_twin))))")
-        self.tracee.memory.write(flags_at, flags.to_bytes(8, "little"))
-        if not twin:
+        answer = yield from self._evaluate(f"b'%d' % id({expression})")
+        now = self.objects.word(flags_at)
+        self.tracee.memory.write(flags_at, (now & ~BASETYPE).to_bytes(8, "little"))
+        return answer
+
+    def _make_twin(self) -> Steps:
+        function_type = self.objects.function_type
+        answer = yield from self._derive(function_type, "globals().setdefault('twin', make_twin(type(make_twin)))")
+        if not answer:
             return
-        self._twin = int(twin)
+        self._twin = int(answer)
         # Heap types do not inherit these before 3.12 (inherit_slots in typeobject.c).
         at = self._twin + FLAGS_AT
-        inherited = flags & (HAVE_VECTORCALL | METHOD_DESCRIPTOR)
+        inherited = self.objects.word(function_type + FLAGS_AT) & (HAVE_VECTORCALL | METHOD_DESCRIPTOR)
         self.tracee.memory.write(at, (self.objects.word(at) | inherited).to_bytes(8, "little"))
 
     # Steps: finding and splitting
@@ -465,24 +488,31 @@ class Interpreter:
     def _find(self) -> Steps:
         wanted = [_IMPORT_END, *(one.line(number) for number, one in enumerate(self.wanted))]
         answer = yield from self._evaluate(f"find({wanted!r})")
-        before = len(self.splits)
+        before = self._nfunctions
         for line in answer.decode().splitlines():
             yield from self._take_line(line.split("\t"))
         self._note()
-        if not self._has_told or len(self.splits) > before:
-            self._tell(len(self.splits) - before)
+        if not self._has_told or self._nfunctions > before:
+            self._tell()
 
     def _take_made(self, made: int) -> Steps:
         """A function has just been made, and is in no module yet."""
         yield self._ask("PyDict_SetItemString", self._namespace, b"made", made)
         wanted = [one.line(number) for number, one in enumerate(self.wanted) if one.module == "__main__"]
         answer = yield from self._evaluate(f"take_made({wanted!r})")
+        before = self._ngates
         for line in answer.decode().splitlines():
             yield from self._take_line(line.split("\t"))
+        if self._version >= (3, 12) and self._ngates > before:
+            # Its maker gives it a version yet, by which calls of it are specialised that do not look at its slot.
+            self._fresh[self._ngates] = made
 
-    def _tell(self, nnew: int) -> None:
+    def _set_slot(self, function: int, gate: int) -> Steps:
+        yield self._ask("PyFunction_SetVectorcall", function, gate)
+
+    def _tell(self) -> None:
         self._has_told = True
-        self.say(f"Python {self._version[0]}.{self._version[1]}: {len(self.splits)} functions are split")
+        self.say(f"Python {self._version[0]}.{self._version[1]}: {self._nfunctions} functions are split")
         for one in self.wanted:
             if one.has_module and not one.found and one.module != "__main__":
                 self._say_once(f"{one.split.where}: {one.text} names nothing that is there now")
@@ -491,7 +521,7 @@ class Interpreter:
         kind, number, module, *rest = fields
         if int(number) < 0:
             if kind == "split":
-                yield from self._split_slot(_IMPORTED, int(rest[1]), 0)
+                yield from self._lead_function(_IMPORTED, int(rest[1]), 0, "common")
             return
         wanted = self.wanted[int(number)]
         wanted.has_module = True
@@ -504,35 +534,87 @@ class Interpreter:
 
     def _split(self, wanted: _Wanted, name: str, thing: int, flags: int, guard: int) -> Steps:
         way = self.objects.way(thing)
-        where = wanted.split.where
-        number = len(self.splits) + 1
-        if way.why_not:
-            self._say_once(f"{where}: {name} is not split: {way.why_not}")
-        elif way.native and guard:
-            self._say_once(f"{where}: {name} is not split: it is a C function, which takes no Python guard")
-        elif way.native:
-            self.natives.append(SplitPoint(f"python:{name}", way.native, (), self.runtime.holder.path, wanted.split))
-        elif flags & _GENERATORS:
-            self._say_once(f"{where}: {name} is not split: it is a generator or a coroutine")
-        elif number >= layout.MOST:
-            self._say_once(f"no more than {layout.MOST - 1} Python functions are split; name fewer")
+        why_not = way.why_not or self._why_not(way, flags, has_guard=bool(guard))
+        if why_not:
+            self._say_once(f"{wanted.split.where}: {name} is not split: {why_not}")
+            return
+        address = way.native or self.gates.common
+        point = SplitPoint(f"python:{name}", address, (), self.runtime.holder.path, wanted.split)
+        if way.native:
+            self.natives.append(point)
+            return
+        self._nfunctions += 1
+        split = Split(point, self.report.split(point.name, wanted.split.stance, "breakpoint"), self._read_memory)
+        if flags & (_GENERATOR | _COROUTINE):
+            yield from self._split_generators(split, thing, is_coroutine=not flags & _GENERATOR)
         else:
-            point = SplitPoint(f"python:{name}", self.gates.common, (), self.runtime.holder.path, wanted.split)
-            counters = self.report.split(point.name, wanted.split.stance, "breakpoint")
-            self.splits[number] = Split(point, counters, self._read_memory)
-            yield from self._split_slot(number, thing, guard)
+            yield from self._lead_function(self._next_gate(split), thing, guard, "guarded" if guard else "common")
+
+    def _why_not(self, way: Way, flags: int, *, has_guard: bool) -> str:
+        if way.native and has_guard:
+            return "it is a C function, which takes no Python guard"
+        if flags & _ASYNC_GENERATOR:
+            return "it is an asynchronous generator"
+        if flags & (_GENERATOR | _COROUTINE) and has_guard:
+            return "what a generator or a coroutine does next takes no guard"
+        if flags & _COROUTINE and self._version < (3, 10):
+            return "coroutines are split from CPython 3.10 on"
+        # A generator takes three gates.
+        return "" if self._ngates + 3 < layout.MOST else f"{layout.MOST} gates are taken; name fewer functions"
+
+    def _next_gate(self, split: Split) -> int:
+        self._ngates += 1
+        self.splits[self._ngates] = split
+        return self._ngates
+
+    def _split_generators(self, split: Split, function: int, *, is_coroutine: bool) -> Steps:
+        """What the function makes from here on has a type of its own, whose slots lead to gates."""
+        base = self.runtime.data("PyCoro_Type" if is_coroutine else "PyGen_Type")
+        answer = yield from self._derive(base, f"make_twin_of_generators(types_of_generators()[{int(is_coroutine)}])")
+        if not answer:
+            return
+        twin = int(answer)
+        iternext = self.objects.word(self.runtime.data("PyGen_Type") + ITERNEXT_AT)
+        self._lead(self._next_gate(split), twin + ITERNEXT_AT, iternext, was=iternext * (not is_coroutine))
+        if self._version >= (3, 10):
+            at = self.objects.send_slot(twin)
+            sends = self.objects.word(self.objects.send_slot(base))
+            self._lead(self._next_gate(split), at, sends, was=self.objects.word(at))
+        if is_coroutine:
+            # Its own would wrap it into an iterator that leads past the slots.
+            at = self.objects.await_slot(twin)
+            self._slots.append(Slot(at, self.gates.itself, self.objects.word(at)))
+            self._note()
+            self.tracee.memory.write(at, self.gates.itself.to_bytes(8, "little"))
+        maker = self._next_gate(split)
+        self.tracee.memory.write(self.gates.row("bases", maker), base.to_bytes(8, "little"))
+        yield from self._lead_function(maker, function, twin, "making")
+
+    def _lead(self, number: int, slot: int, target: int, *, was: int) -> None:
+        """A type's slot leads to a gate from here on. was: what it held, which need not be the target."""
+        if not target:
+            raise NotPossible("its Python has an empty slot where it has none", where=f"pid {self.pid}, {slot:#x}")
+        gates, memory = self.gates, self.tracee.memory
+        memory.write(gates.row("targets", number), target.to_bytes(8, "little"))
+        memory.write(gates.address(number), gates.gate(number, "common"))
+        self._slots.append(Slot(slot, gates.address(number), was))
+        self._note()
+        memory.write(slot, gates.address(number).to_bytes(8, "little"))
 
     def _read_memory(self, address: int, nbytes: int) -> bytes:
         return vm.read(self.pid, address, nbytes)
 
-    def _split_slot(self, number: int, thing: int, guard: int) -> Steps:
-        """From here on the object's calls go through a gate. We hold the GIL: nobody else looks at it now."""
+    def _lead_function(self, number: int, thing: int, companion: int, kind: Literal["common", "guarded", "making"]) -> Steps:
+        """From here on the object's calls go through a gate. We hold the GIL: nobody else looks at it now.
+
+        companion: its guard, or the twin of what it makes.
+        """
         way = self.objects.way(thing)
         gates, memory = self.gates, self.tracee.memory
         gate, original = gates.address(number), self.objects.word(way.slot)
         memory.write(gates.row("targets", number), original.to_bytes(8, "little"))
-        memory.write(gates.row("guards", number), guard.to_bytes(8, "little"))
-        memory.write(gate, gates.gate(number, is_guarded=bool(guard)))
+        memory.write(gates.row("guards", number), companion.to_bytes(8, "little"))
+        memory.write(gate, gates.gate(number, kind))
         self._slots.append(Slot(way.slot, gate, original))
         if way.is_function and self._twin:
             self._slots.append(Slot(thing + TYPE_AT, self._twin, self.objects.function_type))
@@ -542,7 +624,7 @@ class Interpreter:
         if not way.is_function or self._version < (3, 11):
             memory.write(way.slot, gate.to_bytes(8, "little"))
         elif self._version >= (3, 12):
-            yield self._ask("PyFunction_SetVectorcall", thing, gate)
+            yield from self._set_slot(thing, gate)
         else:
             yield self._ask("Py_IncRef", self._twin)
             self._twin_uses += 1

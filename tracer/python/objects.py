@@ -12,7 +12,9 @@ from radium.linux import vm
 from radium.tracer.python.runtime import Runtime
 
 TYPE_AT = 8
-_NAME_AT, VECTORCALL_OFFSET_AT, FLAGS_AT = 24, 56, 168
+_NAME_AT, VECTORCALL_OFFSET_AT, _AS_ASYNC_AT, FLAGS_AT, ITERNEXT_AT = 24, 56, 80, 168, 224
+# PyAsyncMethods
+_AWAIT_AT, _SEND_AT = 0, 24
 BASETYPE, HAVE_VECTORCALL, METHOD_DESCRIPTOR = 1 << 10, 1 << 11, 1 << 17
 # PyCFunctionObject.m_ml, PyMethodDescrObject.d_method; both lead to a PyMethodDef. PyWrapperDescrObject.d_wrapped.
 _METHOD_AT = {"PyCFunction_Type": 16, "PyMethodDescr_Type": 40, "PyClassMethodDescr_Type": 40}
@@ -54,6 +56,14 @@ class Objects:
     @cached_property
     def _wrapper_type(self) -> int:
         return self.runtime.data("PyWrapperDescr_Type")
+
+    def await_slot(self, kind: int) -> int:
+        """Of a type that has one."""
+        return self.word(kind + _AS_ASYNC_AT) + _AWAIT_AT
+
+    def send_slot(self, kind: int) -> int:
+        """Of a type that has one (CPython 3.10)."""
+        return self.word(kind + _AS_ASYNC_AT) + _SEND_AT
 
     def way(self, thing: int) -> Way:
         """Raises RemoteFault."""

@@ -12,7 +12,7 @@ from radium.tracer.resolve import MappedObject
 
 OLDEST, NEWEST = (3, 9), (3, 14)
 # What tells an interpreter from a program that merely uses one.
-_MARKS = ("Py_AddPendingCall", "PyObject_Vectorcall")
+_MARKS = ("Py_AddPendingCall", "PyVectorcall_Call")
 _PYPY_MARK = "pypy_execute_source"
 
 
@@ -22,12 +22,12 @@ class Runtime:
 
     holder: MappedObject
 
-    def function(self, name: str) -> int:
-        """Raises NotPossible."""
-        found = self.holder.image.exported_by_name.get(name)
-        if not found:
-            raise NotPossible(f"its Python does not export {name}", where=self.holder.path)
-        return self.holder.base + found[0].value
+    def function(self, *names: str) -> int:
+        """The first of these that there is. Raises NotPossible."""
+        for name in names:
+            if found := self.holder.image.exported_by_name.get(name):
+                return self.holder.base + found[0].value
+        raise NotPossible(f"its Python does not export {names[0]}", where=self.holder.path)
 
     def has(self, name: str) -> bool:
         return name in self.holder.image.exported_by_name
