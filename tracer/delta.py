@@ -44,8 +44,11 @@ class Delta:
             home.lose(unwanted)
             changed, lost = subtract(changed, unwanted), union(lost, unwanted)
         volatile = home.drop_volatile() if is_alone else []
+        refused = self._beside.take_refused()
+        # Again: what was refused may have been paged in since, by another call.
+        home.lose(refused)
         followed = normalise([*delta.unmap, *((area.start, area.end) for area in delta.map)])
-        drop = subtract(union(union(lost, volatile), self._beside.take_refused()), followed)
+        drop = subtract(union(union(lost, volatile), refused), followed)
         scratch = self._scratch(call, group)
         wanted = subtract(wanted, intersect(home.stale.runs, scratch))
         zero, data = home.missing(wanted)
