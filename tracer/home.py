@@ -5,6 +5,7 @@ Sources: DESIGN.md sections 5 and 6.
 """
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,6 +73,8 @@ class Home:
         self._scratch: Runs = []
         self._shared_of: Layout = []
         self._shared: Runs = []
+        # Private mappings that cannot be watched: droppable ones (mmap(2), Linux 6.11), where glibc keeps vDSO states.
+        self._unwatchable = PageSet()
         self.brk = 0
         self._buffer, self._buffer_at = _BUFFER, _BUFFER_AT
 
@@ -103,8 +106,22 @@ class Home:
             return
         whole = [(a.start, a.end) for a in self.layout if not a.kind & (RESERVED | SHARED) and intersect([a[:2]], runs)]
         for start, end in normalise(whole):
+            self.tracker.watch(self._register(start, end))
+
+    def _register(self, start: int, end: int) -> Runs:
+        """What of it is watched now."""
+        try:
             userfaultfd.register(self.uffd, start, end, userfaultfd.WRITE_PROTECT)
-            self.tracker.watch([(start, end)])
+            return [(start, end)]
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        parts = [(m.start, m.end) for m in self.mappings if m.start < end and start < m.end]
+        if len(parts) > 1:
+            return normalise(run for part in parts for run in self._register(*part))
+        self._unwatchable.add(parts)
+        self._shared_of = []
+        return []
 
     def read_brk(self, remote: RemoteSyscalls | None, tid: int) -> int:
         """The tracee's brk; it need not be where [heap] ends."""
@@ -132,6 +149,7 @@ class Home:
             self._remapped.add(intersect(self.held.runs, changed))
             self._forget(changed)
             self.tracker.unwatch(changed)
+            self._unwatchable.remove(changed)
             self._protect(covered(delta.map))
 
     def take_delta(self) -> LayoutDelta:
@@ -236,9 +254,10 @@ class Home:
             self._shared_tracker = dirty.tracker("checksum", self.pid, absent_counts=True)
 
     def shared(self) -> Runs:
-        """What other processes may write without our seeing."""
+        """What may be written without our seeing: by other processes, or because it cannot be watched."""
         if self._shared_of is not self.layout:
-            self._shared_of, self._shared = self.layout, covered(a for a in self.layout if a.kind & SHARED)
+            shared = covered(a for a in self.layout if a.kind & SHARED)
+            self._shared_of, self._shared = self.layout, union(shared, self._unwatchable.runs)
         return self._shared
 
     def hold_zero(self, runs: Sequence[Run]) -> None:
@@ -327,7 +346,8 @@ class Home:
                     there = self._pagemap.populated(first, last)
                     data += there
                     zero += subtract([(first, last)], there)
-        return subtract(normalise(zero), self.stale.runs), normalise([*data, *intersect(self.stale.runs, normalise(zero))])
+        zero, unseen = normalise(zero), union(self.stale.runs, self._unwatchable.runs)
+        return subtract(zero, unseen), normalise([*data, *intersect(unseen, zero)])
 
     def _areas_in(self, start: int, end: int) -> list[Area]:
         return [a for a in self.layout if a.start < end and start < a.end and not a.kind & RESERVED]

@@ -48,6 +48,13 @@ def test_much_memory_is_read(build, work, profile):
     assert 2048 <= pages["sent"] + pages["paged_in"] < 2 * 2048, "unchanged pages were sent again"
 
 
+@pytest.mark.parametrize("tracking", ["pagemap", "checksum"])
+def test_memory_that_cannot_be_watched(build, work, profile, tracking):
+    """A droppable mapping (Linux 6.11; glibc 2.41 has one) takes no write-protection: its pages are the right ones all the same."""
+    split = work.same([build("droppable", library="droppable")], profile("droppable"), "--tracking", tracking)
+    assert split.remote("droppable_call") == 20
+
+
 def test_memory_hint_saves_page_ins(build, work, profile):
     """What a profile's memory names is sent with the call, not paged in."""
     split = work.run_split([build("sum", library="sum"), 8], profile("sum"))

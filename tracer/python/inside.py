@@ -241,6 +241,21 @@ def is_ours(error):
     return trace is None or trace.tb_frame.f_globals is globals()
 
 
+def forget_twins():
+    """asyncio remembers the types of coroutines that it has met, in sets of its C code's, too."""
+    if not twins:
+        return
+    is_there = "gc" in sys.modules
+    import gc
+
+    for twin in twins:
+        for referrer in gc.get_referrers(twin):
+            if type(referrer) is set:
+                referrer.discard(twin)
+    if not is_there:
+        del sys.modules["gc"]
+
+
 def types_of_generators():
     """Those of generators and of coroutines."""
 

@@ -627,6 +627,7 @@ class Interpreter:
             yield from self._set_slot(thing, gate)
         else:
             yield self._ask("Py_IncRef", self._twin)
+            # They are held, so it is still theirs when they get their own type back.
             self._twin_uses += 1
             # What has been specialised for it (specialize.c) is so for this version, which is nobody's now.
             memory.write(way.slot + 8, bytes(4))
@@ -650,19 +651,17 @@ class Interpreter:
 
     def leave(self) -> bool:
         """To be called again until it says True: then nothing of the interpreter's leads to us any more."""
-        if self.is_over:
-            return not self._is_in_use()
-        now = time.monotonic()
         if not self._leave_by:
-            self._leave_by = now + LEAVE_S
+            self._leave_by = time.monotonic() + LEAVE_S
             self._jobs.clear()
             self._jobs.append(self._leave)
-            if self._is_starting or (not self._namespace and not self.visits):
-                self.is_over = True
-        elif now > self._leave_by and not self.visits:
-            self._say_once("its main thread does not come back to the interpreter: what radium kept there stays")
             self.threads.stop_all()
-            self._restore()
+            self._put_back()
+            self.threads.resume_all()
+            if self._is_starting or not (self._namespace or self.visits):
+                self.is_over = True
+        elif time.monotonic() > self._leave_by and not self.is_over and not self.visits:
+            self._say_once("its main thread does not come back to the interpreter: what radium kept there stays")
             self.is_over = True
         return self.is_over and not self._is_in_use()
 
@@ -672,32 +671,30 @@ class Interpreter:
         return bool(self.visits) or (is_expected and time.monotonic() < self._leave_by)
 
     def _leave(self) -> Steps:
-        """All other threads may run: they cannot get at the objects without the GIL."""
-        self._count_guards()
-        uses = self._restore()
+        """Lets go what the script keeps. No slot leads to a gate any more, or none will be looked at (Py_FinalizeEx)."""
+        self._put_back()
         if self._twin:
             refs = self.objects.word(self._twin)
-            self.tracee.memory.write(self._twin, (refs - uses).to_bytes(8, "little"))
+            self.tracee.memory.write(self._twin, (refs - self._twin_uses).to_bytes(8, "little"))
         if self._namespace:
+            yield from self._run("forget_twins()")
             yield self._ask("PyDict_Clear", self._namespace)
             yield self._ask("Py_DecRef", self._namespace)
         self._namespace = 0
         self.is_over = True
 
-    def _restore(self) -> int:
-        """All slots are as they were; how many functions have their type back."""
-        uses = 0
+    def _put_back(self) -> None:
+        """All slots are as they were. No other thread looks at them meanwhile: it stands, or lacks the GIL."""
+        self._count_guards()
         for slot in self._slots:
             if self.objects.word(slot.address) == slot.mine:
                 self.tracee.memory.write(slot.address, slot.original.to_bytes(8, "little"))
-                uses += slot.mine == self._twin
         for at in self._versions:
             # 1 says that it has lost its version for good (3.13), 0 that it has none yet.
             if vm.read(self.pid, at, 4) == b"\1\0\0\0":
                 vm.write(self.pid, at, bytes(4))
         self._slots, self._versions = [], []
         self._note()
-        return uses
 
     def _say_once(self, text: str) -> None:
         if text not in self._notes:
