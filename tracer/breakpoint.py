@@ -1,8 +1,7 @@
 """The breakpoint trap: int3 at the entries of split points, in every thread.
 
 A breakpoint is armed and disarmed only while all threads are stopped. A call that stays local passes it without lifting
-it (entry.py). The bytes that breakpoints hide are put back into everything that is read from the tracee, and kept out of
-everything that is written to it.
+it (entry.py). What they hide is told by `patches`.
 
 Invariant: the ledger names a breakpoint before its int3 is written, and forgets it after the byte is back.
 """
@@ -12,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from radium.core.addr import PAGE_SIZE, USER_END
 from radium.core.mapping import Mapping
-from radium.core.pages import Run, normalise, offset_in, subtract
+from radium.core.pages import Run, normalise, subtract
 from radium.core.regs import Registers
 from radium.errors import NotPossible, RemoteFault
 from radium.linux import procfs, ptrace, vm
 from radium.tracer.annex import PARK_SYSCALL, SIGTRAP, Annex
 from radium.tracer.entry import MAX_INSTRUCTION_NBYTES, Emulator, FirstInstruction, compile_emulation, decode_first
 from radium.tracer.ledger import AnnexPlan, Armed, Gadget, GatesPlan, Ledger, Plan
+from radium.tracer.patches import Patches
 from radium.tracer.remote_syscall import RemoteSyscalls
 from radium.tracer.stops import Threads
 
@@ -38,7 +38,6 @@ LOWEST = 0x110000
 @dataclass
 class Breakpoint:
     entry: int
-    original: int
     first: FirstInstruction
     emulator: Emulator | None
     copy: int | None
@@ -70,6 +69,7 @@ class Breakpoints:
         self.memory = vm.ForcedMemory(self.pid)
         self.plain = TraceeMemory(self.pid)
         self.annexes: list[Annex] = []
+        self.patches = Patches()
         self._points: dict[int, Breakpoint] = {}
         self._old_action = b""
         self._unblocked: dict[int, int] = {}
@@ -80,6 +80,7 @@ class Breakpoints:
         """Those of a child that a thread of this tracee has forked: it has all of them in its memory already."""
         copy = Breakpoints(threads, remote, ledger)
         copy.annexes = [annex.copy() for annex in self.annexes]
+        copy.patches = self.patches.copy()
         copy._points = {entry: replace(point) for entry, point in self._points.items()}
         copy._outside, copy._old_action, copy._gates = self._outside, self._old_action, self._gates
         if forked_by in self._unblocked:
@@ -101,7 +102,7 @@ class Breakpoints:
     def arm(self, entries: Sequence[int], mappings: Sequence[Mapping]) -> dict[int, str]:
         """int3 at each entry. Returns, for those that cannot have one, the reason."""
         refused: dict[int, str] = {}
-        points = []
+        points: list[Breakpoint] = []
         for entry in entries:
             if entry in self._points:
                 continue
@@ -110,7 +111,9 @@ class Breakpoints:
             except (NotPossible, RemoteFault) as error:
                 refused[entry] = str(error)
         self._write_annexes()
-        self._points.update((point.entry, point) for point in points)
+        for point in points:
+            self._points[point.entry] = point
+            self.patches.put(point.entry, bytes([INT3]), point.first.raw[:1])
         self.threads.entries.update(self._points)
         self._note()
         for point in points:
@@ -130,7 +133,7 @@ class Breakpoints:
                 "which its seccomp filter refuses",
                 where=f"pid {self.pid}, {entry:#x}",
             )
-        return Breakpoint(entry, code[0], first, emulator, copy)
+        return Breakpoint(entry, first, emulator, copy)
 
     def _code(self, entry: int) -> bytes:
         in_page = PAGE_SIZE - entry % PAGE_SIZE
@@ -238,15 +241,15 @@ class Breakpoints:
     def disarm(self, entries: Sequence[int]) -> None:
         """The code is there again. A thread that has met one of them, and is to be told, stands before it."""
         for entry in entries:
-            point = self._points.get(entry)
-            if point is not None:
-                self.memory.write(entry, bytes([point.original]))
+            if entry in self._points:
+                self.memory.write(entry, self.patches.original(entry))
         self.forget(entries)
 
     def forget(self, entries: Sequence[int]) -> None:
         """These breakpoints went with the memory that they were in."""
         for entry in entries:
             self._points.pop(entry, None)
+        self.patches.remove(entries)
         self.threads.entries.difference_update(entries)
         self._note()
 
@@ -273,7 +276,7 @@ class Breakpoints:
         """What there is to withdraw."""
         return Plan(
             self.pid,
-            [Armed(point.entry, point.original) for point in self._points.values()],
+            [Armed(entry, self.patches.original(entry)[0]) for entry in self._points],
             [
                 AnnexPlan(a.range.start, a.range.start + ANNEX_MAPPED_NBYTES, a.park, a.resume_points())
                 for a in self.annexes
@@ -287,24 +290,10 @@ class Breakpoints:
 
     # Memory as the program sees it
 
-    def hide(self, start: int, data: memoryview) -> None:
-        """Puts the original bytes into `data`, which was read at `start`."""
-        for entry, point in self._points.items():
-            if start <= entry < start + len(data):
-                data[entry - start] = point.original
-
     def keep_in(self, runs: Sequence[Run], data: memoryview) -> None:
-        """Puts int3 into the contents of `runs`, which are about to be written; what it would have been is remembered."""
-        for entry, point in self._points.items():
-            at = offset_in(runs, entry)
-            if at is not None and data[at] != INT3:
-                point.original = data[at]
-                data[at] = INT3
-                self._note()
-
-    def touches(self, runs: Sequence[Run]) -> bool:
-        """Whether a breakpoint lies in the runs."""
-        return any(start <= entry < end for entry in self._points for start, end in runs)
+        """Puts what is ours into the contents of `runs`, which are about to be written."""
+        if self.patches.keep_in(runs, data):
+            self._note()
 
     def close(self) -> None:
         self.memory.close()

@@ -376,13 +376,13 @@ class Home:
 
     def contents(self, runs: Sequence[Run]) -> Iterator[memoryview]:
         """The contents of the runs as the program sees them, in pieces; each is overwritten by the next."""
-        patched = self.breakpoints.touches(runs)
+        patched = self.breakpoints.patches.touches(runs)
         for piece in pages.pieces(runs, CHUNK):
             nbytes = self._read_piece(piece)
             if patched:
                 at = 0
                 for start, end in piece:
-                    self.breakpoints.hide(start, self._buffer[at : at + end - start])
+                    self.breakpoints.patches.hide(start, self._buffer[at : at + end - start])
                     at += end - start
             yield self._buffer[:nbytes]
 
@@ -398,7 +398,7 @@ class Home:
     def page(self, address: int) -> memoryview:
         """One page as the program sees it, or would if it could read it."""
         out = memoryview(bytearray(self.breakpoints.memory.read(address, PAGE_SIZE)))
-        self.breakpoints.hide(address, out)
+        self.breakpoints.patches.hide(address, out)
         return out
 
     def end_of_area(self, address: int) -> int:

@@ -15,7 +15,11 @@ gives the new generator another type, its twin, whose slots lead to gates. So it
 
 Radium calls functions of the interpreter by a visit (visits.py): `ask` is where the visited thread stops for each of
 them. Whatever radium is doing when it is killed, the code goes on by itself: `ask` finds 0 in rax and ends the visit.
-`active` counts the threads that are in `guarded` or `making`: while there is one, the mapping must stay.
+From 3.11 on CPython calls a Python function from another without the C stack, but one that is called through a gate takes
+some. So that a deep recursion does not meet the end of the stack, gates of functions lead through `checked` first: beyond
+some depth of the interpreter's the function is made a plain one again, and `lifted` says that this has been done.
+
+`active` counts the threads that are in functions which this code has called: while there is one, the mapping must stay.
 
 Sources: PEP 590; psABI 3.2.2 and 3.2.3; arch/x86/kernel/signal_64.c (rt_sigreturn takes its frame at rsp - 8).
 """
@@ -27,6 +31,7 @@ from typing import Literal
 from radium.core.addr import PAGE_SIZE
 from radium.tracer.listing import assemble
 
+GateKind = Literal["common", "checked", "guarded", "making"]
 MOST = 4096
 GATE_NBYTES = 16
 ROOM_NBYTES = 1 << 20
@@ -41,9 +46,13 @@ NBYTES = _GATES + GATE_NBYTES * MOST
 # What `guarded` needs of the interpreter, a word of data each: functions, and two objects.
 FUNCTIONS = {
     "vectorcall": ("PyObject_Vectorcall", "_PyFunction_Vectorcall"), "decref": ("Py_DecRef",), "clear": ("PyErr_Clear",),
-    "matches": ("PyErr_ExceptionMatches",),
+    "matches": ("PyErr_ExceptionMatches",), "tstate": ("PyThreadState_GetUnchecked", "_PyThreadState_UncheckedGet"),
 }  # fmt: skip
-_WORDS = ("active", *FUNCTIONS, "true", "exception")
+# depth_at: where a thread's state has the calls that are left, an int; top: of how many, 0: that is the int behind it.
+# most: so many of them may be taken. plain_at: where a function has a word that makes it a plain one, which is `plain`.
+_WORDS = (
+    "active", *FUNCTIONS, "true", "exception", "depth_at", "top", "most", "plain_at", "plain", "lifted"
+)  # fmt: skip
 WORDS = {name: 8 * number for number, name in enumerate(_WORDS)}
 
 # See listing.py. rax is the gate's number from a gate on; rdi, rsi, rdx, rcx are the vectorcall's arguments.
@@ -72,6 +81,38 @@ back:
     48 89 ec                    ; mov rsp, rbp
     b8 0f 00 00 00              ; mov eax, 0xf              rt_sigreturn()
     0f 05                       ; syscall
+
+checked:
+    57                          ; push rdi
+    56                          ; push rsi
+    52                          ; push rdx
+    51                          ; push rcx
+    50                          ; push rax
+    f0 48 ff 05 @active         ; lock inc qword ptr [active]
+    ff 15 @tstate               ; call [tstate]
+    f0 48 ff 0d @active         ; lock dec qword ptr [active]
+    48 8b 0d @depth_at          ; mov rcx, [depth_at]
+    44 8b 15 @top               ; mov r10d, dword ptr [top]
+    45 85 d2                    ; test r10d, r10d
+    0f 85 @has_top              ; jne has_top
+    44 8b 54 08 04              ; mov r10d, dword ptr [rax + rcx + 4]
+has_top:
+    44 2b 14 08                 ; sub r10d, dword ptr [rax + rcx]
+    58                          ; pop rax
+    59                          ; pop rcx
+    5a                          ; pop rdx
+    5e                          ; pop rsi
+    5f                          ; pop rdi
+    44 3b 15 @most              ; cmp r10d, dword ptr [most]
+    0f 8e @not_deep             ; jle not_deep
+    4c 8b 15 @plain_at          ; mov r10, [plain_at]
+    4c 8b 1d @plain             ; mov r11, [plain]
+    4e 89 1c 17                 ; mov qword ptr [rdi + r10], r11
+    48 ff 05 @lifted            ; inc qword ptr [lifted]
+not_deep:
+    4c 8d 1d @guards            ; lea r11, [guards]
+    49 83 3c c3 00              ; cmp qword ptr [r11 + rax*8], 0
+    0f 84 @common               ; je common
 
 guarded:
     57                          ; push rdi
@@ -192,10 +233,14 @@ class Gates:
     def address(self, number: int) -> int:
         return self.base + _GATES + GATE_NBYTES * number
 
-    def gate(self, number: int, way: Literal["common", "guarded", "making"]) -> bytes:
-        """mov eax, number; jmp way."""
+    def word(self, name: str) -> int:
+        """Where the data word is."""
+        return self.base + WORDS[name]
+
+    def gate(self, number: int, kind: GateKind) -> bytes:
+        """mov eax, number; jmp kind."""
         at = self.address(number)
-        target = self.base + LABELS[way]
+        target = self.base + LABELS[kind]
         code = b"\xb8" + struct.pack("<I", number) + b"\xe9" + struct.pack("<i", target - (at + 10))
         return code.ljust(GATE_NBYTES, b"\xcc")
 

@@ -18,12 +18,12 @@ inspect, pickle and copy, but is for `type(f) is types.FunctionType`.
 Sources: Python/ceval.c, Python/specialize.c, Objects/funcobject.c, Lib/importlib/_bootstrap.py of 3.9 to 3.14; PEP 590.
 """
 
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
 
 from radium.core.regs import NO_SYSCALL, RESTART_BLOCK, RESTARTS, Registers
 from radium.errors import NotPossible, RemoteFault
@@ -34,7 +34,7 @@ from radium.report import Report
 from radium.tracer.breakpoint import Breakpoint, free_place
 from radium.tracer.ledger import GatesPlan, Slot
 from radium.tracer.python import gates as layout
-from radium.tracer.python.gates import Gates
+from radium.tracer.python.gates import GateKind, Gates
 from radium.tracer.python.objects import (
     BASETYPE,
     FLAGS_AT,
@@ -42,6 +42,7 @@ from radium.tracer.python.objects import (
     ITERNEXT_AT,
     METHOD_DESCRIPTOR,
     TYPE_AT,
+    VECTORCALL_OFFSET_AT,
     Objects,
     Way,
 )
@@ -54,6 +55,8 @@ from radium.tracer.tracee import Tracee
 
 # How often the main thread is looked at until it is at a safe point, and after how long we say that it takes long.
 APPROACH_S, LONG_S = 0.02, 2.0
+# So deep may Python functions call each other by way of the C stack, of which each takes less than a kilobyte.
+MOST_DEEP = 4000
 # So many functions may be made while one of the main module's is waited for: each costs a stop.
 MOST_MADE = 5000
 # How long a leave may take that waits for a safe point; then what the script keeps stays in the tracee.
@@ -152,11 +155,14 @@ class Interpreter:
         self._is_scheduled = False
         self._has_raised = False
         self.natives: list[SplitPoint] = []
-        # By the numbers of their gates: functions that were split when they had just been made.
-        self._fresh: dict[int, int] = {}
+        # By the numbers of their gates: functions that were split when they had just been made, and where the gates lead then.
+        self._fresh: dict[int, tuple[int, GateKind]] = {}
+        self._just_made = 0
         self._slots: list[Slot] = []
         self._versions: list[int] = []
         self._twin = self._twin_uses = 0
+        self._checks = False
+        self._plain = self._nlifted = 0
         self._namespace = 0
         self._version = (0, 0)
         self._notes: set[str] = set()
@@ -217,6 +223,7 @@ class Interpreter:
     def look(self) -> None:
         """To be called now and then, while no call is away: brings the main thread nearer to a safe point."""
         self._count_guards()
+        self._split_again()
         now = time.monotonic()
         if not self.is_busy or self.visits or now < self._next_look:
             return
@@ -312,9 +319,7 @@ class Interpreter:
         if entry == self.gates.ask:
             self._on_ask(tid, point, regs)
         elif entry == self.gates.common and regs.rax in self._fresh:
-            # Back there it meets the breakpoint again.
-            thing = self._fresh.pop(regs.rax)
-            self._visit(tid, self._set_slot(thing, self.gates.address(regs.rax)), lambda: None)
+            self._settle_fresh(tid, regs.rax)
         elif entry == self.gates.common and regs.rax in self.splits:
             return self.splits[regs.rax]
         elif entry == self.gates.common and regs.rax == _IMPORTED and not self.is_over and not self._leave_by:
@@ -337,6 +342,20 @@ class Interpreter:
         else:
             self.tracee.breakpoints.pass_locally(tid, point, regs)
         return None
+
+    def _settle_fresh(self, tid: int, number: int) -> None:
+        """Now that its maker is done with it, the function's slot is set once more; then its gate is passed as all are."""
+        function, way = self._fresh.pop(number)
+        gate = self.gates.address(number)
+
+        def pass_gate() -> None:
+            regs = ptrace.registers(tid)
+            regs.rip = gate
+            ptrace.set_registers(tid, regs)
+
+        self.tracee.memory.write(gate, self.gates.gate(number, way))
+        if not self._visit(tid, self._set_slot(function, gate), pass_gate):
+            pass_gate()
 
     def knows(self, entry: int) -> bool:
         return entry in self._armed
@@ -421,15 +440,43 @@ class Interpreter:
             self.say(f"Python functions are not split: pid {self.pid}: {error}")
             self.is_over = True
             return
-        exception = self.objects.word(self.runtime.data("PyExc_Exception"))
-        vm.write(self.pid, self.gates.base + layout.WORDS["exception"], exception.to_bytes(8, "little"))
+        self._put_word(self.gates.word("exception"), self.objects.word(self.runtime.data("PyExc_Exception")))
         self._namespace = yield self._ask("PyDict_New")
         script = resources.files(__package__).joinpath("inside.py").read_text()
         if not (yield from self._run(script)):
             return
         if self._version == (3, 11):
             yield from self._make_twin()
+        if self._version >= (3, 11):
+            yield from self._prepare_checks()
         yield from self._find()
+
+    def _put_word(self, address: int, value: int) -> None:
+        self.tracee.memory.write(address, value.to_bytes(8, "little"))
+
+    def _prepare_checks(self) -> Steps:
+        """What `checked` needs: where a thread's depth is, and what makes a split function a plain one."""
+        answer = yield from self._evaluate("b'%d %d' % (sys.getrecursionlimit(), id(matches))")
+        if not answer:
+            return
+        limit, plain_function = map(int, answer.split())
+        state = yield self._ask("PyThreadState_Get")
+        ints = struct.unpack("<64i", vm.read(self.pid, state, 256))
+        at = next((i for i in range(6, 62) if ints[i + 1] == limit and 0 < ints[i] <= limit), 0)
+        if (3, 12) <= self._version <= (3, 13):
+            # They count calls by way of C separately, behind those two, and allow 1,500 to 10,000 of them.
+            top, most, at = ints[at + 2], ints[at + 2] // 3, at + 2
+        else:
+            top, most = 0, MOST_DEEP
+        self._plain = self.objects.word(self.objects.way(plain_function).slot)
+        function_type = self.objects.function_type
+        plain_at = TYPE_AT if self._twin else self.objects.word(function_type + VECTORCALL_OFFSET_AT)
+        self._put_word(self.gates.word("depth_at"), 4 * at)
+        self._put_word(self.gates.word("top"), top)
+        self._put_word(self.gates.word("most"), most)
+        self._put_word(self.gates.word("plain_at"), plain_at)
+        self._put_word(self.gates.word("plain"), function_type if self._twin else self._plain)
+        self._checks = at > 2
 
     def _run(self, text: str) -> Number:
         """Executes the text in our namespace; 0 when it was left by an exception of the program's."""
@@ -500,12 +547,10 @@ class Interpreter:
         yield self._ask("PyDict_SetItemString", self._namespace, b"made", made)
         wanted = [one.line(number) for number, one in enumerate(self.wanted) if one.module == "__main__"]
         answer = yield from self._evaluate(f"take_made({wanted!r})")
-        before = self._ngates
+        self._just_made = made
         for line in answer.decode().splitlines():
             yield from self._take_line(line.split("\t"))
-        if self._version >= (3, 12) and self._ngates > before:
-            # Its maker gives it a version yet, by which calls of it are specialised that do not look at its slot.
-            self._fresh[self._ngates] = made
+        self._just_made = 0
 
     def _set_slot(self, function: int, gate: int) -> Steps:
         yield self._ask("PyFunction_SetVectorcall", function, gate)
@@ -604,7 +649,7 @@ class Interpreter:
     def _read_memory(self, address: int, nbytes: int) -> bytes:
         return vm.read(self.pid, address, nbytes)
 
-    def _lead_function(self, number: int, thing: int, companion: int, kind: Literal["common", "guarded", "making"]) -> Steps:
+    def _lead_function(self, number: int, thing: int, companion: int, kind: GateKind) -> Steps:
         """From here on the object's calls go through a gate. We hold the GIL: nobody else looks at it now.
 
         companion: its guard, or the twin of what it makes.
@@ -612,9 +657,14 @@ class Interpreter:
         way = self.objects.way(thing)
         gates, memory = self.gates, self.tracee.memory
         gate, original = gates.address(number), self.objects.word(way.slot)
-        memory.write(gates.row("targets", number), original.to_bytes(8, "little"))
-        memory.write(gates.row("guards", number), companion.to_bytes(8, "little"))
-        memory.write(gate, gates.gate(number, kind))
+        if way.is_function and self._checks and original == self._plain and kind in ("common", "guarded"):
+            kind = "checked"
+        self._put_word(gates.row("targets", number), original)
+        self._put_word(gates.row("guards", number), companion)
+        if thing == self._just_made and self._version >= (3, 12):
+            # Its maker gives it a version yet, by which calls of it are specialised that do not look at its slot.
+            self._fresh[number] = thing, kind
+        memory.write(gate, gates.gate(number, "common" if number in self._fresh else kind))
         self._slots.append(Slot(way.slot, gate, original))
         if way.is_function and self._twin:
             self._slots.append(Slot(thing + TYPE_AT, self._twin, self.objects.function_type))
@@ -633,6 +683,19 @@ class Interpreter:
             memory.write(way.slot + 8, bytes(4))
             memory.write(way.slot, gate.to_bytes(8, "little"))
             memory.write(thing + TYPE_AT, self._twin.to_bytes(8, "little"))
+        if kind != "making":
+            self._hide(thing, way)
+
+    def _hide(self, thing: int, way: Way) -> None:
+        """In the mirror it is called as it always was: what a split call calls is part of it."""
+        patches = self.tracee.breakpoints.patches
+        for slot in self._slots:
+            if slot.address in (way.slot, thing + TYPE_AT):
+                patches.put(slot.address, slot.mine.to_bytes(8, "little"), slot.original.to_bytes(8, "little"))
+        if way.is_function and self._version >= (3, 11):
+            # It may get a version there, by which its calls are specialised; here it has none.
+            version = vm.read(self.pid, way.slot + 8, 4)
+            patches.put(way.slot + 8, version, version)
 
     # Guards, counted by their gates
 
@@ -646,6 +709,18 @@ class Interpreter:
             for _ in range(sum(seen) - sum(self._counted.get(number, (0, 0)))):
                 split.report.count_local("guard")
             self._counted[number] = seen  # type: ignore[assignment]
+
+    def _split_again(self) -> None:
+        """Functions that a deep recursion has made plain ones (gates.py, `checked`)."""
+        nlifted = 0 if self.is_over else self.objects.word(self.gates.word("lifted"))
+        if nlifted == self._nlifted:
+            return
+        self._nlifted = nlifted
+        self.threads.stop_all()
+        for slot in self._slots:
+            if self.objects.word(slot.address) == slot.original:
+                self._put_word(slot.address, slot.mine)
+        self.threads.resume_all()
 
     # Leaving
 
@@ -688,11 +763,12 @@ class Interpreter:
         self._count_guards()
         for slot in self._slots:
             if self.objects.word(slot.address) == slot.mine:
-                self.tracee.memory.write(slot.address, slot.original.to_bytes(8, "little"))
+                self._put_word(slot.address, slot.original)
         for at in self._versions:
             # 1 says that it has lost its version for good (3.13), 0 that it has none yet.
             if vm.read(self.pid, at, 4) == b"\1\0\0\0":
                 vm.write(self.pid, at, bytes(4))
+        self.tracee.breakpoints.patches.remove([slot.address for slot in self._slots] + self._versions)
         self._slots, self._versions = [], []
         self._note()
 
