@@ -273,6 +273,8 @@ class Process:
         self.resolvers, self.choices = set(parent.resolvers), dict(parent.choices)
         self.splits = {address: split.copy_for(self._read_memory) for address, split in parent.splits.items()}
         self.leaving = parent.leaving
+        self.runtime = parent.runtime
+        self.python = parent.python and parent.python.copy_for(self.tracee)
         self.session.inherit(parent.session, forked_by)
         self.threads.resume_all()
 
@@ -334,6 +336,8 @@ class Process:
             stop = self.threads.next_end() if stands else self.threads.next()
             if stop is not None:
                 self._handle(stop)
+                # Not only in `look`: that is when a thread has stopped again, if it does so all the time.
+                self._look_at_python()
             return stop is not None
         except GONE:
             # Its end is on the way, or what it has become by an exec.
@@ -393,12 +397,12 @@ class Process:
     def _on_python(self, python: Interpreter, stop: Stop, point: Breakpoint, regs: Registers) -> None:
         assert self.session is not None
         split = python.on_trap(stop, point, regs)
-        self.session.is_visited = bool(python.visits)
+        self.session.is_visited = python.is_visiting
         if split is not None and not self._is_guest(stop.tid):
             self.session.on_trap(stop, point, split, regs)
             return
-        if split is not None:
-            python.tracee.breakpoints.pass_locally(stop.tid, point, regs)
+        if split is not None and self.tracee is not None:
+            self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
         self._follow_python(python)
         self.threads.resume(stop.tid)
 
@@ -409,7 +413,7 @@ class Process:
         self.threads.stop_all()
         if not self.threads.is_over:
             python.arm()
-            self._arm([python.natives.pop() for _ in range(len(python.natives))])
+            self._arm(python.take_natives())
         self.threads.resume_all()
 
     def _on_news(self, entry: int, regs: Registers) -> None:
@@ -479,11 +483,14 @@ class Process:
         try:
             if self.session is not None:
                 self.session.look()
-                if self.python is not None and not self.session.is_away:
-                    self.python.look()
-                    self.session.is_visited = bool(self.python.visits)
+                self._look_at_python()
         except GONE:
             self.threads.look()
+
+    def _look_at_python(self) -> None:
+        if self.python is not None and self.session is not None and not self.session.is_away:
+            self.python.look()
+            self.session.is_visited = self.python.is_visiting
 
     @property
     def is_busy(self) -> bool:

@@ -50,7 +50,7 @@ def module():
 
 def found(inside, pattern, module="radium_sample", *, is_package=False, guard=None):
     """Qualified names with the objects that they lead to, and notes."""
-    lines = [line.split("\t") for line in inside["find"]([(0, module, is_package, pattern, guard)]).decode().splitlines()]
+    lines = [line.split("\t") for line in inside["find"]([(0, module, is_package, pattern, guard)], len(inside["lines"])).decode().splitlines()]
     splits = {line[3]: inside["held"][int(line[4])] for line in lines if line[0] == "split"}
     return splits, [line[3:] for line in lines if line[0] == "note"]
 
@@ -94,7 +94,8 @@ def test_names(inside, module, pattern, names):
 
 def test_what_cannot_be_called(inside, module):
     """A name that leads to something else is told."""
-    assert found(inside, "number") == ({}, [["number", "it cannot be called"]])
+    assert found(inside, "number") == ({}, [["number", "is not split: it cannot be called"]])
+    assert found(inside, "number") == ({}, [])
 
 
 def test_packages(inside):
@@ -111,7 +112,7 @@ def test_guards(inside, module):
     with pytest.raises(TypeError):
         guard(5)
     _, notes = found(inside, "Kind.method", guard=("x > 1", "", ["x"]))
-    assert notes == [["Kind.method", "its guard: it has no parameter x, but self"]]
+    assert notes == [["Kind.method", "is not split: its guard: it has no parameter x, but self"]]
 
 
 @pytest.mark.parametrize(

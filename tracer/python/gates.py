@@ -222,6 +222,7 @@ class Gates:
         return self.base + _ROOM
 
     def __getattr__(self, label: str) -> int:
+        """The address of a label of the listing, or of a data word."""
         if label in LABELS:
             return self.base + LABELS[label]
         raise AttributeError(label)
@@ -232,10 +233,6 @@ class Gates:
 
     def address(self, number: int) -> int:
         return self.base + _GATES + GATE_NBYTES * number
-
-    def word(self, name: str) -> int:
-        """Where the data word is."""
-        return self.base + WORDS[name]
 
     def gate(self, number: int, kind: GateKind) -> bytes:
         """mov eax, number; jmp kind."""

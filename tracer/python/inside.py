@@ -10,6 +10,8 @@ import sys
 held = {}
 guards = {}
 twins = []
+# All that has been told: an answer may be lost on its way, when a signal's handler raises an exception meanwhile.
+lines = []
 
 
 def matches(pattern, name):
@@ -161,52 +163,64 @@ def make_guard(function, guard):
     return made
 
 
-def find(wanted):
+def find(wanted, received):
     """What there is now of the wanted names and has not been told before, a line for each.
 
-    wanted: (number, module's pattern, whether its submodules too, pattern of qualified names, guard or None).
+    received: how many lines have been received. wanted: (number, module's pattern, whether its submodules too, pattern of
+    qualified names, guard or None).
     Lines, of fields with tabs between: "split", number, module, qualified name, id, the code's flags, id of the guard or 0;
-    "note", number, module, qualified name, why it cannot be; "module", number, name: one that matches.
+    "note", number, module, qualified name, what is the matter with it.
     """
-    lines = []
     for number, pattern, is_package, qualnames, guard in wanted:
         for name, module in modules(pattern, is_package):
-            lines.append("\t".join(["module", str(number), name]))
+            is_nothing = True
             for qualname, thing in find_in(module, name, qualnames):
-                lines += tell(number, name, qualname, thing, guard)
-    return "\n".join(lines).encode("utf-8", "backslashreplace")
+                is_nothing = False
+                tell(number, name, qualname, thing, guard)
+            if is_nothing and name == pattern != "__main__":
+                note(number, name, qualnames, "names nothing that is there now")
+    return "\n".join(lines[received:]).encode("utf-8", "backslashreplace")
 
 
-def take_made(wanted):
+def take_made(wanted, received):
     """As `find`, for the function `made`, which has just been made and stands in no module yet."""
     function = globals().pop("made")
     name, qualname = module_of(function), function.__qualname__
-    lines = []
+    if not function.__code__.co_flags & 2:
+        # The body of a class (no CO_NEWLOCALS).
+        wanted = ()
     for number, pattern, _is_package, pattern_of_name, guard in wanted:
         is_named = is_public(qualname) if pattern_of_name in ("*", "**") else matches(pattern_of_name, qualname)
-        if matches(pattern, str(name)) and is_named:
-            lines += tell(number, name, qualname, function, guard)
-    return "\n".join(lines).encode("utf-8", "backslashreplace")
+        if matches(pattern, str(name)) and is_named and "<" not in qualname:
+            tell(number, name, qualname, function, guard)
+    return "\n".join(lines[received:]).encode("utf-8", "backslashreplace")
+
+
+def note(number, module, qualname, why):
+    """A line, once, about what the user might wait for in vain."""
+    line = "\t".join(["note", str(number), module, qualname, why])
+    if line not in lines:
+        lines.append(line)
 
 
 def tell(number, module, qualname, thing, guard):
-    """The line for a thing that a profile names, if it has not been told before."""
+    """A line for a thing that a profile names, if it has not been told before."""
     function = function_of(thing)
     if id(function) in held:
-        return []
+        return
     made = None
     if guard is not None and callable(function):
         made = make_guard(function, guard)
     if not callable(function):
-        return ["\t".join(["note", str(number), module, qualname, "it cannot be called"])]
-    if isinstance(made, str):
-        return ["\t".join(["note", str(number), module, qualname, "its guard: " + made])]
-    held[id(function)] = function
-    if made is not None:
+        note(number, module, qualname, "is not split: it cannot be called")
+    elif isinstance(made, str):
+        note(number, module, qualname, "is not split: its guard: " + made)
+    else:
         guards[id(function)] = made
-    flags = function.__code__.co_flags if type(function).__name__ == "function" else 0
-    fields = ["split", number, module, qualname, id(function), flags, 0 if made is None else id(made)]
-    return ["\t".join(str(field) for field in fields)]
+        held[id(function)] = function
+        flags = function.__code__.co_flags if type(function).__name__ == "function" else 0
+        fields = ["split", number, module, qualname, id(function), flags, 0 if made is None else id(made)]
+        lines.append("\t".join(str(field) for field in fields))
 
 
 def make_twin_of_generators(base):

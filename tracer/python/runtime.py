@@ -58,15 +58,15 @@ def find(objects: Iterable[MappedObject]) -> Runtime | None:
     return None
 
 
-def check_version(text: str) -> tuple[int, int]:
+def check_version(text: str, where: str) -> tuple[int, int]:
     """text: as Py_GetVersion gives it. Raises NotPossible for one that is not known to work."""
     match = re.match(r"(\d+)\.(\d+)", text)
     version = (int(match[1]), int(match[2])) if match else (0, 0)
     if not OLDEST <= version <= NEWEST:
         raise NotPossible(
-            f"is CPython {version[0]}.{version[1]}",
+            f"is CPython {version[0]}.{version[1]}", where=where,
             advice=f"Python splits need {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}",
         )
     if "free-threading" in text:
-        raise NotPossible("is a free-threaded CPython", advice="Python splits need one with a GIL")
+        raise NotPossible("is a free-threaded CPython", where=where, advice="Python splits need one with a GIL")
     return version

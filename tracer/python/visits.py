@@ -7,6 +7,7 @@ frame is for the case that radium is killed meanwhile, when the visit ends by it
 Sources: arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h, uapi/asm/ucontext.h; psABI 3.2.2 (red zone).
 """
 
+import signal
 import struct
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -15,9 +16,14 @@ from typing import NamedTuple
 from radium.core.regs import NO_SYSCALL, RESTART_BLOCK, RESTARTS, SYSCALL_NBYTES, U64, Registers
 from radium.errors import RemoteFault
 from radium.linux import ptrace, vm
+from radium.linux.signals import mask_of
 from radium.tracer.python.gates import ROOM_NBYTES, Gates
+from radium.tracer.remote_syscall import ALL_SIGNALS
 
 RED_ZONE = 128
+# What stays unblocked in a visit: a fault of the interpreter's is its own, and SIGTRAP is ours. All others wait, so that
+# in a program with one thread no signal's handler runs among what we do.
+_SYNCHRONOUS = mask_of([signal.SIGTRAP, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE])
 EINTR = U64 + 1 - 4
 # struct _fpx_sw_bytes, at 464 of the legacy area: the regset has the components' mask at its start.
 _SW_BYTES, _SW_AT, _MAGIC1, _MAGIC2 = struct.Struct("<IIQI28x"), 464, 0x46505853, 0x46505845
@@ -62,6 +68,7 @@ class Visit:
         there = regs.copy()
         there.rip, there.rsp, there.orig_rax = gates.visit, at + 8, NO_SYSCALL
         ptrace.set_registers(tid, there)
+        ptrace.set_signal_mask(tid, ALL_SIGNALS & ~_SYNCHRONOUS)
         return cls(tid, gates, steps, regs, mask, xstate)
 
     def answer(self, pid: int, regs: Registers) -> bool:
