@@ -86,6 +86,10 @@ REASONS = {
         "radium was detaching from the program while they were away, and what they had done came home with them",
         "Nothing needs to change.",
     ),
+    "refused:visit": Reason(
+        "a thread of the program was doing something for radium in its Python interpreter at that moment",
+        "Nothing needs to change: that is so for a few milliseconds, at the beginning, at the end and after imports.",
+    ),
     "refused:draining": Reason(
         "the acceptor was draining: it sent them home, with what they had done",
         "Name another acceptor with --acceptor: calls then go on there.",
