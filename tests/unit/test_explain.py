@@ -23,6 +23,7 @@ VOCABULARY = [
     "unsupported:32-bit",
     "refused:CPU feature avx512f",
     "refused:detaching",
+    "refused:visit",
     "refused:draining",
 ]
 reasons = st.sampled_from(VOCABULARY) | st.text(max_size=20)

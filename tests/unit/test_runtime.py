@@ -1,0 +1,37 @@
+"""Which interpreters are known, and what is said of others."""
+
+import pytest
+
+from radium.errors import NotPossible
+from radium.tracer.python.runtime import check_version
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("3.9.2 (default, Feb 28 2021, 17:03:44) \n[GCC 10.2.1 20210110]", (3, 9)),
+        ("3.11.7 (main, Dec  8 2023, 14:22:46) [GCC 12.2.0]", (3, 11)),
+        ("3.14.0+ (main) [Clang]", (3, 14)),
+    ],
+)
+def test_known(text, version):
+    """From 3.9 to 3.14, as Py_GetVersion tells it."""
+    assert check_version(text, "pid 1") == version
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("2.7.18 (default)", "CPython 2.7"),
+        ("3.8.10 (default)", "CPython 3.8"),
+        ("3.15.0a1 (main)", "CPython 3.15"),
+        ("3.13.0 experimental free-threading build (main)", "free-threaded"),
+        ("", "CPython 0.0"),
+        ("\xff\n", "CPython 0.0"),
+    ],
+)
+def test_refused(text, why):
+    """Everything else gets a line that says what is wanted."""
+    with pytest.raises(NotPossible) as caught:
+        check_version(text, "pid 1")
+    assert why in str(caught.value) and "pid 1" in str(caught.value) and caught.value.advice
