@@ -87,7 +87,7 @@ REASONS = {
         "Nothing needs to change.",
     ),
     "refused:visit": Reason(
-        "a thread of the program was doing something for radium in its Python interpreter at that moment",
+        "a thread of the program was on a visit to its Python interpreter for radium at that moment",
         "Nothing needs to change: that is so for a few milliseconds, at the beginning, at the end and after imports.",
     ),
     "refused:draining": Reason(
