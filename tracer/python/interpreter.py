@@ -20,7 +20,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from radium.core.regs import NO_SYSCALL, RESTART_BLOCK, RESTARTS, Registers
+from radium.core.addr import PAGE_SIZE
+from radium.core.regs import NO_SYSCALL, RESTARTS, Registers
 from radium.errors import NotPossible, RemoteFault
 from radium.linux import ptrace, vm
 from radium.linux.libc import NUMBERS
@@ -42,10 +43,10 @@ from radium.tracer.tracee import Tracee
 APPROACH_S, LONG_S = 0.02, 2.0
 # How long a leave may take that waits for a safe point; then what the script keeps stays in the tracee.
 LEAVE_S = 5.0
-# So many functions may be made while one of the main module's is waited for: each costs a stop.
-MOST_MADE = 100_000
+# So many functions may be made while one of the main module's is waited for, and so many one after the other of code of
+# the main module's that is known already: each costs a stop.
+MOST_MADE, MOST_OLD = 100_000, 1000
 # The system calls in which a thread sleeps, and in which no allocator or lock of its program's is in the middle of anything.
-# The same is true of every sleep with a time limit, a futex's too: those are the ones with RESTART_BLOCK.
 _SLEEPS = frozenset(
     NUMBERS[name]
     for name in (
@@ -53,7 +54,9 @@ _SLEEPS = frozenset(
         "nanosleep clock_nanosleep wait4 waitid pause rt_sigsuspend rt_sigtimedwait flock msgrcv semop semtimedop"
     ).split()
 )
-_FUTEX = NUMBERS["futex"]
+_FUTEX, _RESTARTED = NUMBERS["futex"], NUMBERS["restart_syscall"]
+# FUTEX_WAIT, FUTEX_WAIT_BITSET, and the flags FUTEX_PRIVATE_FLAG, FUTEX_CLOCK_REALTIME.
+_WAITS, _FLAGS = (0, 9), 128 | 256
 _EXCEPTION = struct.Struct("<3Q")  # type, value, traceback
 
 # Steps that may be taken at a safe point.
@@ -90,7 +93,8 @@ class Interpreter:
         # Where functions of the main module are made, and the threads that are about to come there with one.
         self._makers: set[int] = set()
         self._making: set[int] = set()
-        self._nmade = 0
+        self._codes: set[int] = set()
+        self._nmade = self._nold = 0
         self._doing: dict[int, _Doing] = {}
         self._kept: deque[tuple[int, ...]] = deque()
         self._armed: set[int] = set()
@@ -99,7 +103,7 @@ class Interpreter:
         self._began, self._next_look, self._leave_by = time.monotonic(), 0.0, 0.0
         self.is_over = False
         self.gates = Gates(self._map())
-        self._splitting = Splitting(tracee, runtime, self.gates, splits, report, say, self._note)
+        self._splitting = Splitting(tracee, runtime, self.gates, splits, report, say, self._note, is_starting=is_starting)
         self._jobs: deque[Job] = deque([self._splitting.begin])
         self._fill()
 
@@ -109,6 +113,7 @@ class Interpreter:
         twin._tracee = tracee
         twin._splitting = self._splitting.copy_for(tracee, twin._note)
         twin._doing, twin._kept, twin._makers, twin._making = {}, deque(), set(self._makers), set()
+        twin._codes = set(self._codes)
         twin._jobs = deque() if self._splitting.has_begun else deque([twin._splitting.begin])
         tracee.memory.write(self.gates.active, bytes(8))
         twin._note()
@@ -158,7 +163,8 @@ class Interpreter:
         entries = {self.gates.pending, self.gates.ask, self.gates.common, self._finalise}
         if self._is_starting:
             entries.add(self._evaluate_code)
-        if self._splitting.awaits_function and self._nmade < MOST_MADE and not self._is_leaving:
+        is_likely = self._nmade < MOST_MADE and self._nold < MOST_OLD
+        if self._splitting.awaits_function and is_likely and not self._is_leaving:
             entries |= {self._make_function, *self._makers}
         return entries
 
@@ -230,8 +236,7 @@ class Interpreter:
         regs = ptrace.registers(pid)
         if self._is_ours(regs.rip):
             return
-        sleeps_in = regs.orig_rax if regs.orig_rax != NO_SYSCALL and regs.rax in RESTARTS else None
-        if self._jobs and (sleeps_in in _SLEEPS or (sleeps_in is not None and regs.rax == RESTART_BLOCK)):
+        if self._jobs and _sleeps(regs):
             job = self._jobs.popleft()
             self._visit(pid, job, self._with_gil(job()), lambda _: None)
         elif not self._is_scheduled:
@@ -251,7 +256,7 @@ class Interpreter:
     def _wake(self) -> None:
         """Whoever waits for a lock of the interpreter's looks for pending calls when it is interrupted; others wait on."""
         regs = ptrace.registers(self._tracee.pid)
-        if regs.orig_rax == _FUTEX and regs.rax in RESTARTS:
+        if _waits(regs):
             regs.rax, regs.orig_rax = EINTR, NO_SYSCALL
             ptrace.set_registers(self._tracee.pid, regs)
 
@@ -284,8 +289,12 @@ class Interpreter:
         return True
 
     def _retry(self, job: Job) -> None:
-        if job not in (self._schedule, self._raise) and job not in self._jobs:
-            self._jobs.append(job)
+        """What can be done later is: a function that has just been made is in its module then, and found."""
+        if job in (self._schedule, self._raise, self._if_initialised):
+            return
+        later = job if job in (self._splitting.begin, self._leave) else self._splitting.find
+        if later not in self._jobs:
+            self._jobs.append(later)
 
     def _on_ask(self, tid: int, point: Breakpoint, regs: Registers) -> None:
         """The thread goes on with its next function, or is back where it was."""
@@ -303,10 +312,16 @@ class Interpreter:
             self._retry(doing.job)
         except (NotPossible, RemoteFault) as error:
             self._say(f"Python functions are not split: {error}")
-        doing.visit.end()
-        del self._doing[tid]
-        self._note()
+        except Exception:
+            self._end_visit(doing)
+            raise
+        self._end_visit(doing)
         doing.then(has_raised)
+
+    def _end_visit(self, doing: _Doing) -> None:
+        doing.visit.end()
+        del self._doing[doing.visit.tid]
+        self._note()
 
     # Traps
 
@@ -326,7 +341,7 @@ class Interpreter:
             return splitting.splits[regs.rax]
         elif entry == self._make_function:
             self._nmade += 1
-            if splitting.is_main_module(regs.rsi):
+            if splitting.is_main_module(regs.rsi) and self._is_news(regs.rdi):
                 self._makers.add(int.from_bytes(vm.read(self._tracee.pid, regs.rsp, 8), "little"))
                 self._making.add(tid)
             self._tracee.breakpoints.pass_locally(tid, point, regs)
@@ -359,6 +374,13 @@ class Interpreter:
         job = self._raise if self._kept else self._jobs.popleft() if self._jobs else None
         self._at_safe_point(tid, point, job)
 
+    def _is_news(self, code: int) -> bool:
+        """Whether no function has been made of this code of the main module's yet: closures are made again and again."""
+        is_news = code not in self._codes
+        self._codes.add(code)
+        self._nold = 0 if is_news else self._nold + 1
+        return is_news
+
     def _settle(self, tid: int, point: Breakpoint, number: int) -> None:
         """A function that has been made since it was split is called first; its gate is passed once more, as all are."""
 
@@ -379,7 +401,11 @@ class Interpreter:
         def go_on(has_raised: bool) -> None:
             self._pass(tid, point, has_raised=has_raised)
 
-        if job is None or tid in self._doing or not self._visit(tid, job, job(), go_on):
+        if job is not None and self._doing:
+            # One at a time: between two bytecodes of our script another thread may get the GIL.
+            self._retry(job)
+            job = None
+        if job is None or not self._visit(tid, job, job(), go_on):
             self._tracee.breakpoints.pass_locally(tid, point, ptrace.registers(tid))
 
     def _pass(self, tid: int, point: Breakpoint, *, has_raised: bool) -> None:
@@ -442,3 +468,19 @@ class Interpreter:
         active = int.from_bytes(vm.read(self._tracee.pid, self.gates.active, 8), "little")
         is_expected = self._is_scheduled or bool(self._kept) or bool(active)
         return bool(self._doing) or (is_expected and time.monotonic() < self._leave_by)
+
+
+def _waits(regs: Registers) -> bool:
+    """Whether the thread waits in a futex. It may be in the middle of anything there: of waiting for the GIL, above all."""
+    if regs.orig_rax == NO_SYSCALL or regs.rax not in RESTARTS:
+        return False
+    # A sleep with a time limit that was interrupted before has forgotten which it is, but for its arguments.
+    is_futex = regs.orig_rax == _RESTARTED and regs.rdi >= PAGE_SIZE and regs.rsi & ~_FLAGS in _WAITS
+    return regs.orig_rax == _FUTEX or is_futex
+
+
+def _sleeps(regs: Registers) -> bool:
+    """Whether the thread sleeps where it is in the middle of nothing."""
+    if regs.orig_rax == NO_SYSCALL or regs.rax not in RESTARTS:
+        return False
+    return regs.orig_rax in _SLEEPS or (regs.orig_rax == _RESTARTED and not _waits(regs))

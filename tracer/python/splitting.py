@@ -111,7 +111,7 @@ class Splitting:
 
     def __init__(
         self, tracee: Tracee, runtime: Runtime, gates: Gates, splits: Sequence[ProfileSplit], report: Report,
-        say: Callable[[str], None], note: Callable[[], None],
+        say: Callable[[str], None], note: Callable[[], None], *, is_starting: bool,
     ) -> None:  # fmt: skip
         """say: a line, once. note: to be called before something that is noted in the plan is done."""
         self._tracee = tracee
@@ -128,6 +128,7 @@ class Splitting:
         self.fresh: dict[int, tuple[int, GateKind]] = {}
         self.version = (0, 0)
         self.has_begun = False
+        self._is_starting = is_starting
         self._namespace = self._has_script = self._main_module = 0
         self._lines: deque[list[str]] = deque()
         self._nlines = 0
@@ -281,7 +282,9 @@ class Splitting:
     @property
     def awaits_function(self) -> bool:
         """Whether a function of the program's main module is wanted that may not be there yet: no import tells of it."""
-        return self.has_begun and any(one.is_open for one in self.wanted if one.module == "__main__")
+        awaited = [one for one in self.wanted if one.module == "__main__"]
+        # Of a program that runs already, globs have found what there is.
+        return self.has_begun and any(one.is_open if self._is_starting else not one.found for one in awaited)
 
     def is_main_module(self, names: int) -> bool:
         """Whether these are the global names of the program's main module."""
