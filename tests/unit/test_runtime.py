@@ -1,9 +1,11 @@
 """Which interpreters are known, and what is said of others."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from radium.errors import NotPossible
-from radium.tracer.python.runtime import check_version
+from radium.tracer.python.runtime import Runtime, check_version
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,23 @@ def test_refused(text, why):
     with pytest.raises(NotPossible) as caught:
         check_version(text, "pid 1")
     assert why in str(caught.value) and "pid 1" in str(caught.value) and caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("code", "entries"),
+    [
+        ("31d2 eb0c", {0x1010, 0x2000}),  # a part of it that has no name
+        ("f30f1efa 31d2 e9f50f0000", {0x2000}),  # the other one
+        ("31d2 e9f9ffffff", {0x1000, 0x2000}),  # backwards
+        ("31d2 e9f91f0000", {0x2000}),  # the other one, through the table of a shared library
+        ("f30f1efa e9f70f0000", {0x2000}),
+        ("4157 4156", {0x1000, 0x2000}),  # nowhere
+    ],
+)
+def test_make_function(code, entries):
+    """Functions are noticed wherever link-time optimisation leads the interpreter, once each."""
+    names = {"PyFunction_New": 0x1000, "PyFunction_NewWithQualName": 0x2000}
+    image = SimpleNamespace(exported_by_name={name: [SimpleNamespace(value=value)] for name, value in names.items()})
+    memory = {0x1000: bytes.fromhex(code), 0x3000: bytes.fromhex("f30f1efa f2ff25 10000000")}
+    runtime = Runtime(SimpleNamespace(image=image, base=0, path="python"))
+    assert runtime.make_function(lambda address, nbytes: memory.get(address, b"").ljust(nbytes, b"\x90")) == entries

@@ -87,9 +87,7 @@ class Interpreter:
         self._runtime = runtime
         self._say = say
         self._finalise, self._evaluate_code = map(runtime.function, ("Py_FinalizeEx", "PyEval_EvalCode"))
-        # What MAKE_FUNCTION calls: the first before CPython 3.11.
-        makers = ("PyFunction_NewWithQualName", "PyFunction_New")
-        self._make_function = runtime.function(*makers[not runtime.is_old :])
+        self._make_function = runtime.make_function(lambda address, nbytes: vm.read(tracee.pid, address, nbytes))
         # Where functions of the main module are made, and the threads that are about to come there with one.
         self._makers: set[int] = set()
         self._making: set[int] = set()
@@ -165,7 +163,7 @@ class Interpreter:
             entries.add(self._evaluate_code)
         is_likely = self._nmade < MOST_MADE and self._nold < MOST_OLD
         if self._splitting.awaits_function and is_likely and not self._is_leaving:
-            entries |= {self._make_function, *self._makers}
+            entries |= self._make_function | self._makers
         return entries
 
     @property
@@ -339,7 +337,7 @@ class Interpreter:
             self._settle(tid, point, regs.rax)
         elif entry == self.gates.common and regs.rax in splitting.splits:
             return splitting.splits[regs.rax]
-        elif entry == self._make_function:
+        elif entry in self._make_function:
             self._nmade += 1
             if splitting.is_main_module(regs.rsi) and self._is_news(regs.rdi):
                 self._makers.add(int.from_bytes(vm.read(self._tracee.pid, regs.rsp, 8), "little"))

@@ -4,7 +4,7 @@ Sources: the C API's stable names; Include/cpython/object.h for the fields of ty
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from radium.errors import NotPossible
@@ -14,6 +14,9 @@ OLDEST, NEWEST = (3, 9), (3, 14)
 # What tells an interpreter from a program that merely uses one.
 _MARKS = ("Py_AddPendingCall", "PyVectorcall_Call")
 _PYPY_MARK = "pypy_execute_source"
+# endbr64, xor edx, edx, jmp; and endbr64, jmp to where a table of the dynamic linker's says.
+_GOES_ON = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?(?:\x31\xd2)?(?:\xeb(.)|\xe9(.{4}))", re.DOTALL)
+_LINKED = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?\xf2?\xff\x25")
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,17 @@ class Runtime:
     def has(self, name: str) -> bool:
         return name in self.holder.image.exported_by_name
 
-    @property
-    def is_old(self) -> bool:
-        """Whether it is older than CPython 3.11."""
-        return "Py_Version" not in self.holder.image.exported_data
+    def make_function(self, read: Callable[[int, int], bytes]) -> set[int]:
+        """What MAKE_FUNCTION may call, with code and global names in rdi and rsi. Raises NotPossible.
+
+        Link-time optimisation leads past PyFunction_New to where that goes on, which has no name (CPython 3.14 of Debian).
+        """
+        plain, named = self.function("PyFunction_New"), self.function("PyFunction_NewWithQualName")
+        jump = _GOES_ON.match(read(plain, 16))
+        if not jump:
+            return {plain, named}
+        there = plain + jump.end() + int.from_bytes(jump[1] or jump[2], "little", signed=True)
+        return {named} if _LINKED.match(read(there, 16)) else {there, named}
 
     def data(self, name: str) -> int:
         """Raises NotPossible."""
