@@ -20,9 +20,11 @@ class Kind:
     def free(): pass
     @property
     def value(self): return 1
+    def __init__(self): pass
     def __call__(self): pass
     class Inner:
         def deep(self): pass
+class Heir(Kind): pass
 @functools.lru_cache
 def cached(): pass
 instance = Kind()
@@ -78,7 +80,7 @@ def test_all_of_a_module(inside, module):
     [
         ("plain", {"plain"}),
         ("Kind.method", {"Kind.method"}),
-        ("Kind.*", {"Kind.method", "Kind.made", "Kind.free", "Kind.value", "Kind.__call__", "Kind.Inner.deep"}),
+        ("Kind.*", {"Kind.method", "Kind.made", "Kind.free", "Kind.value", "Kind.__init__", "Kind.__call__", "Kind.Inner.deep"}),
         ("_priv*", {"_private"}),
         ("dumps", {"dumps"}),
         ("instance", {"instance"}),
@@ -90,6 +92,20 @@ def test_all_of_a_module(inside, module):
 def test_names(inside, module, pattern, names):
     """A name leads to what stands there, wherever it was defined; a glob only to what the module defines."""
     assert set(found(inside, pattern)[0]) == names
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [("Heir", True), ("Heir.__init__", True), ("Kind.val*", True), ("Heir.value", True), ("Kind.method", False), ("dumps", False)],
+)
+def test_classes(inside, module, pattern, told):
+    """Where CPython 3.13 looks at a class alone before it calls a split function, the class is told, once, and lives on."""
+    inside["sys"] = types.SimpleNamespace(modules=sys.modules, version_info=(3, 13))
+    wanted = [(0, "radium_sample", False, pattern, None)]
+    lines = [line.split("\t") for line in inside["find"](wanted, 0).decode().splitlines()]
+    classes = [inside["held"][int(line[4])] for line in lines if line[0] == "class"]
+    assert classes == [module.Kind] * told
+    assert not inside["find"](wanted, len(lines))
 
 
 def test_what_cannot_be_called(inside, module):

@@ -6,7 +6,7 @@ which radium empties when it leaves, keeps what is needed as long as there are s
 
 import sys
 
-# By id: the objects that are split, so that they live as long as their slots lead to radium; and their guards.
+# By id: the objects that are split, and their classes, so that they live as long as they are changed; and their guards.
 held = {}
 guards = {}
 twins = []
@@ -169,7 +169,8 @@ def find(wanted, received):
     received: how many lines have been received. wanted: (number, module's pattern, whether its submodules too, pattern of
     qualified names, guard or None).
     Lines, of fields with tabs between: "split", number, module, qualified name, id, the code's flags, id of the guard or 0;
-    "note", number, module, qualified name, what is the matter with it.
+    "class", number, module, qualified name, id of the class of `quick_class`; "note", number, module, qualified name, what is
+    the matter with it.
     """
     for number, pattern, is_package, qualnames, guard in wanted:
         for name, module in modules(pattern, is_package):
@@ -177,6 +178,7 @@ def find(wanted, received):
             for qualname, thing in find_in(module, name, qualnames):
                 is_nothing = False
                 tell(number, name, qualname, thing, guard)
+                tell_class(number, name, qualname, module)
             if is_nothing and name == pattern != "__main__":
                 note(number, name, qualnames, "names nothing that is there now")
     return "\n".join(lines[received:]).encode("utf-8", "backslashreplace")
@@ -190,8 +192,13 @@ def take_made(wanted, received):
         # The body of a class (no CO_NEWLOCALS).
         wanted = ()
     for number, pattern, _is_package, pattern_of_name, guard in wanted:
+        if not matches(pattern, str(name)) or "<" in qualname:
+            continue
         is_named = is_public(qualname) if pattern_of_name in ("*", "**") else matches(pattern_of_name, qualname)
-        if matches(pattern, str(name)) and is_named and "<" not in qualname:
+        if qualname == pattern_of_name + ".__init__":
+            # A class is named.
+            tell(number, name, pattern_of_name, function, guard)
+        elif is_named:
             tell(number, name, qualname, function, guard)
     return "\n".join(lines[received:]).encode("utf-8", "backslashreplace")
 
@@ -221,6 +228,31 @@ def tell(number, module, qualname, thing, guard):
         flags = function.__code__.co_flags if type(function).__name__ == "function" else 0
         fields = ["split", number, module, qualname, id(function), flags, 0 if made is None else id(made)]
         lines.append("\t".join(str(field) for field in fields))
+
+
+def quick_class(module, qualname):
+    """The class whose version alone CPython looks at before it calls this in its quick way; None for most functions.
+
+    So it is with __init__ since CPython 3.13, with properties since 3.14.
+    """
+    owner, name, thing = None, "", module
+    for name in qualname.split("."):
+        owner, thing = thing, look_up(thing, name)
+    if isinstance(thing, type):
+        owner, name = thing, "__init__"
+    if isinstance(owner, type) and (name == "__init__" or isinstance(thing, property)):
+        for base in type.__dict__["__mro__"].__get__(owner):
+            if name in type.__dict__["__dict__"].__get__(base):
+                return base if id(function_of(base.__dict__[name])) in held else None
+    return None
+
+
+def tell_class(number, module, qualname, owner):
+    """A line for the class of a function that has been told, if there is one and it has not been told before."""
+    found = quick_class(owner, qualname) if sys.version_info >= (3, 13) else None
+    if found is not None and id(found) not in held:
+        held[id(found)] = found
+        lines.append("\t".join(["class", str(number), module, qualname, str(id(found))]))
 
 
 def make_twin_of_generators(base):

@@ -13,6 +13,8 @@ from radium.tracer.python.runtime import Runtime
 
 TYPE_AT = 8
 _NAME_AT, VECTORCALL_OFFSET_AT, _AS_ASYNC_AT, FLAGS_AT, ITERNEXT_AT = 24, 56, 80, 168, 224
+# The word of a class with tp_versions_used, and the most that it may be (CPython 3.13, typeobject.c).
+VERSIONS_AT, VERSIONS_MASK, MOST_VERSIONS = 408, 0xFFFF << 16, 1000 << 16
 # PyAsyncMethods
 _AWAIT_AT, _SEND_AT = 0, 24
 BASETYPE, HAVE_VECTORCALL, METHOD_DESCRIPTOR = 1 << 10, 1 << 11, 1 << 17

@@ -5,7 +5,8 @@ that a signal's handler raises (`Raised`); then it is begun again some time, and
 
 CPython 3.12 and newer look at a function's slot before they call it in their quick way; 3.9 and 3.10 have no other way
 than the slot. 3.11 does not look: there a split function also gets another type, `twin`, which is no other for isinstance,
-inspect, pickle and copy, but is for `type(f) is types.FunctionType`.
+inspect, pickle and copy, but is for `type(f) is types.FunctionType`. 3.13 calls __init__ and 3.14 properties by the version
+of their class, without looking at the function: such a class gets no version as long as the function is split.
 
 Sources: Python/ceval.c, Python/specialize.c, Objects/funcobject.c, Objects/typeobject.c of 3.9 to 3.14; PEP 590.
 """
@@ -30,8 +31,11 @@ from radium.tracer.python.objects import (
     HAVE_VECTORCALL,
     ITERNEXT_AT,
     METHOD_DESCRIPTOR,
+    MOST_VERSIONS,
     TYPE_AT,
     VECTORCALL_OFFSET_AT,
+    VERSIONS_AT,
+    VERSIONS_MASK,
     Objects,
     Way,
 )
@@ -96,10 +100,14 @@ class Wanted:
 
 @dataclass
 class _Lead:
-    """A word that is to lead to a gate, or hold a twin. function: whose word it is, if it is a Python function's slot."""
+    """A word that is to lead to a gate, or hold a twin. function: whose word it is, if it is a Python function's slot.
+
+    kind: the class that is to have no version; the word is where they are counted.
+    """
 
     slot: Slot
     function: int = 0
+    kind: int = 0
 
 
 class Splitting:
@@ -306,6 +314,9 @@ class Splitting:
             if int(number) >= 0:
                 self._say(f"{self.wanted[int(number)].split.where}: {name} {rest[0]}")
             return
+        if kind == "class":
+            self._lead_class(int(rest[0]))
+            return
         thing, flags, guard = map(int, rest)
         if int(number) < 0:
             self._lead_thing(IMPORTED, thing, self._objects.way(thing), 0, "common")
@@ -405,6 +416,11 @@ class Splitting:
         is_ours_alone = way.is_function and self.version >= (3, 11)
         self._leads.append(_Lead(Slot(way.slot, gates.address(number), original), thing if is_ours_alone else 0))
 
+    def _lead_class(self, kind: int) -> None:
+        """A class has had all versions that it may have. No step."""
+        at, word = kind + VERSIONS_AT, self._objects.word(kind + VERSIONS_AT)
+        self._leads.append(_Lead(Slot(at, word & ~VERSIONS_MASK | MOST_VERSIONS, word), kind=kind))
+
     def _lead_all(self) -> Steps:
         """Now the words are written: all have been noted, so that whoever comes after us finds them."""
         functions = [lead for lead in self._leads if lead.function]
@@ -419,6 +435,8 @@ class Splitting:
                 yield from self._lead_function(lead)
             else:
                 self._put(lead.slot.address, lead.slot.mine)
+            if lead.kind:
+                yield self.ask("PyType_Modified", lead.kind)
             self._leads.pop(0)
 
     def _type_slot(self, function: int) -> Slot:
@@ -455,6 +473,8 @@ class Splitting:
         function, kind = self.fresh.pop(number)
         self._write_gate(number, kind)
         yield from self.set_slot(function, self._gates.address(number))
+        # Its class is there by now.
+        yield from self.find()
 
     # Between visits: no steps
 
