@@ -64,8 +64,8 @@ class Slot(msgspec.Struct, array_like=True):
 class GatesPlan(msgspec.Struct, array_like=True):
     """The gates of split Python functions (python/gates.py). active: the address of the counter of threads that are in there.
 
-    cleared: addresses of functions' versions; visited: threads that are in a visit; is_awaited: the interpreter has been
-    asked to call a function there, and has not yet.
+    cleared: addresses of functions' versions; visited: threads that are in a visit; is_needed: the interpreter has been asked
+    to call a function there, or may do so for another reason, and the mapping must stay.
     """
 
     start: int
@@ -74,7 +74,7 @@ class GatesPlan(msgspec.Struct, array_like=True):
     slots: list[Slot]
     cleared: list[int]
     visited: list[int]
-    is_awaited: bool
+    is_needed: bool
 
 
 class Gadget(NamedTuple):

@@ -4,6 +4,7 @@ It works from the ledger's plan alone, so that the guardian can do it too. Order
 be handled, code bytes, signal disposition, mappings; each step may be done again.
 """
 
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -105,10 +106,15 @@ def _exchange(pid: int, address: int, mine: bytes, original: bytes) -> None:
             _write_forced(pid, address, original)
 
 
-def _is_left(tid: int, gates: GatesPlan) -> bool:
-    """Whether no thread will come back into the gates' code."""
+def _is_left(threads: Threads, tid: int, gates: GatesPlan) -> bool:
+    """Whether no thread will come back into the gates' code, nor is about to go there: by an address in a register."""
+    if gates.visited or gates.is_needed:
+        return False
+    words = [word for other in threads.threads for word in struct.unpack("<27Q", ptrace.raw_registers(other))]
+    if any(gates.start <= word < gates.end for word in words):
+        return False
     with suppress(RemoteFault):
-        return not gates.visited and not gates.is_awaited and not int.from_bytes(vm.read(tid, gates.active, 8), "little")
+        return not int.from_bytes(vm.read(tid, gates.active, 8), "little")
     return False
 
 
@@ -181,6 +187,7 @@ def _restore_rest(threads: Threads, tid: int, plan: Plan, ledger: Ledger) -> Non
     there = [annex for annex in plan.annexes if annex.start in mapped]
     if not there:
         return
+    are_gates_left = plan.gates is not None and _is_left(threads, tid, plan.gates)
     remote = RemoteSyscalls(threads, ledger, annex_gadget(there[0]))
     with remote.borrow(tid) as thread:
         if plan.old_action:
@@ -191,7 +198,7 @@ def _restore_rest(threads: Threads, tid: int, plan: Plan, ledger: Ledger) -> Non
         thread.use(plan.outside if _is_whole(tid, plan.outside) else find_gadget(tid))
         for annex in there:
             thread.call("munmap", annex.start, annex.end - annex.start)
-        if plan.gates is not None and plan.gates.start in mapped and _is_left(tid, plan.gates):
+        if plan.gates is not None and plan.gates.start in mapped and are_gates_left:
             thread.call("munmap", plan.gates.start, plan.gates.end - plan.gates.start)
 
 

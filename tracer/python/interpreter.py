@@ -43,6 +43,8 @@ from radium.tracer.tracee import Tracee
 APPROACH_S, LONG_S = 0.02, 2.0
 # How long a leave may take that waits for a safe point; then what the script keeps stays in the tracee.
 LEAVE_S = 5.0
+# Of it, how long generators may take that are in use.
+GENERATORS_S = 1.0
 # So many functions may be made while one of the main module's is waited for, and so many one after the other of code of
 # the main module's that is known already: each costs a stop.
 MOST_MADE, MOST_OLD = 100_000, 1000
@@ -98,6 +100,7 @@ class Interpreter:
         self._armed: set[int] = set()
         self._is_starting = is_starting
         self._is_scheduled = False
+        self._is_back = self._has_forgotten = False
         self._began, self._next_look, self._leave_by = time.monotonic(), 0.0, 0.0
         self.is_over = False
         self.gates = Gates(self._map())
@@ -149,7 +152,7 @@ class Interpreter:
         self._tracee.breakpoints.note_gates(
             GatesPlan(
                 gates.base, gates.end, gates.active, list(splitting.slots), list(splitting.cleared), list(self._doing),
-                self._is_scheduled,
+                self._is_scheduled or splitting.has_generators,
             )
         )
 
@@ -290,7 +293,9 @@ class Interpreter:
         """What can be done later is: a function that has just been made is in its module then, and found."""
         if job in (self._schedule, self._raise, self._if_initialised):
             return
-        later = job if job in (self._splitting.begin, self._leave) else self._splitting.find
+        later = job if job in (self._splitting.begin, self._forget, self._leave) else self._splitting.find
+        if self._is_leaving and later not in (self._forget, self._leave):
+            return
         if later not in self._jobs:
             self._jobs.append(later)
 
@@ -353,7 +358,7 @@ class Interpreter:
             return None
         if entry == self._finalise:
             self._jobs.clear()
-            return self._leave
+            return self._end
         if self._is_leaving:
             return None
         if entry == self._evaluate_code and self._is_starting:
@@ -438,34 +443,51 @@ class Interpreter:
 
     def leave(self) -> bool:
         """To be called again until it says True: then nothing of the interpreter's leads to us any more."""
-        now = time.monotonic()
+        now, splitting = time.monotonic(), self._splitting
         if not self._leave_by:
             self._leave_by = now + LEAVE_S
-            self._jobs = deque([self._leave])
+            self._jobs.clear()
+        if self._doing:
+            return False
+        if not self._is_back and not self.is_over:
+            self._is_back = True
             self._tracee.threads.stop_all()
-            self._splitting.put_back()
+            splitting.put_back()
             self._tracee.threads.resume_all()
-        self.is_over = self.is_over or self._is_starting or not (self._splitting.keeps or self._doing)
-        if now > self._leave_by and not self.is_over and not self._doing:
+            self._jobs.append(self._forget)
+        self.is_over = self.is_over or self._is_starting or not splitting.keeps
+        is_ready = self._has_forgotten and not self._jobs and not self.is_over
+        # Most generators end soon; some never do.
+        if is_ready and (splitting.are_generators_gone or now > self._leave_by - LEAVE_S + GENERATORS_S):
+            self._jobs.append(self._leave)
+        if now > self._leave_by and not self.is_over:
             self._say("its main thread does not come back to the interpreter: some objects of radium's stay in it")
             self.is_over = True
-        return self.is_over and not self._is_in_use()
+        return self.is_over and (now > self._leave_by or (not self._is_scheduled and not self._is_active()))
+
+    def _is_active(self) -> bool:
+        """Whether a thread is in a function that the gates' code has called."""
+        return bool(int.from_bytes(vm.read(self._tracee.pid, self.gates.active, 8), "little"))
+
+    def _forget(self) -> Steps:
+        yield from self._splitting.forget_twins()
+        self._has_forgotten = True
 
     def _leave(self) -> Steps:
-        try:
-            yield from self._splitting.let_go()
-        except Raised:
-            if self._leave_by:
-                raise
-            # It ends: nobody is left to catch it.
-            yield self._splitting.ask("PyErr_Clear")
+        yield from self._splitting.let_go()
         self.is_over = True
+        if self._splitting.has_generators:
+            self._say("generators of split functions are in use: a mapping of radium's stays in the program")
+        self._note()
 
-    def _is_in_use(self) -> bool:
-        """Whether a thread is in the gates' code, or will come there, within the time that there is."""
-        active = int.from_bytes(vm.read(self._tracee.pid, self.gates.active, 8), "little")
-        is_expected = self._is_scheduled or bool(self._kept) or bool(active)
-        return bool(self._doing) or (is_expected and time.monotonic() < self._leave_by)
+    def _end(self) -> Steps:
+        """The interpreter ends: nobody is left to catch what a handler raises."""
+        self._splitting.put_back()
+        try:
+            yield from self._forget()
+        except Raised:
+            yield self._splitting.ask("PyErr_Clear")
+        yield from self._leave()
 
 
 def _waits(regs: Registers) -> bool:

@@ -142,6 +142,8 @@ class Splitting:
         self._nlines = 0
         self._leads: list[_Lead] = []
         self._twin = self._twin_uses = 0
+        # By address: the types of split generators, and their reference counts without any generator.
+        self._generators: dict[int, int] = {}
         self._just_made = 0
         self._checks = False
         self._plain = self._nlifted = 0
@@ -155,6 +157,7 @@ class Splitting:
         twin._objects = Objects(tracee.pid, self._runtime)
         twin.wanted = [copy.copy(one) for one in self.wanted]
         twin.splits = {number: split.copy_for(twin._read_memory) for number, split in self.splits.items()}
+        twin._generators = dict(self._generators)
         twin.natives, twin._leads, twin._lines = list(self.natives), [], deque(self._lines)
         twin.slots, twin.cleared, twin.fresh = list(self.slots), list(self.cleared), dict(self.fresh)
         twin._counted = {number: twin._count(number) for number in self._counted}
@@ -374,7 +377,18 @@ class Splitting:
         is_coroutine = not flags & _GENERATOR
         expression = f"make_twin_of_generators(types_of_generators()[{int(is_coroutine)}])"
         twin: int = yield from self._derive(self._base(is_coroutine=is_coroutine), expression)
+        self._generators[twin] = self._objects.word(twin)
         return twin
+
+    @property
+    def has_generators(self) -> bool:
+        """Whether somebody may hold on to a gate: C code that goes through a generator looks up its slot once (list_extend)."""
+        return bool(self._generators)
+
+    @property
+    def are_generators_gone(self) -> bool:
+        """Whether none of those that had been made are there any more."""
+        return all(self._objects.word(twin) <= count for twin, count in self._generators.items())
 
     def _lead_generators(self, split: Split, function: int, way: Way, twin: int, *, is_coroutine: bool) -> None:
         """What the function makes from here on is of the twin's type, whose slots lead to gates. No step."""
@@ -518,16 +532,20 @@ class Splitting:
         self._leads.clear()
         self._note()
 
+    def forget_twins(self) -> Steps:
+        """Nobody but the program's own objects refers to the types of generators any more. Raises Raised."""
+        if self._has_script:
+            yield from self._run("forget_twins()")
+
     def let_go(self) -> Steps:
-        """What the script keeps is the program's own again, or gone. Raises Raised."""
-        self.put_back()
+        """What the script keeps is the program's own again, or gone."""
         if self._twin_uses:
             self._put(self._twin, self._objects.word(self._twin) - self._twin_uses)
             self._twin_uses = 0
-        if self._namespace:
-            if self._has_script:
-                yield from self._run("forget_twins()")
-            scope, self._namespace = self._namespace, 0
+        if self.are_generators_gone:
+            self._generators.clear()
+        scope, self._namespace = self._namespace, 0
+        if scope:
             yield self.ask("PyDict_Clear", scope)
             yield self.ask("Py_DecRef", scope)
 
