@@ -7,8 +7,10 @@ Sources: DESIGN.md sections 5 and 6.
 import ctypes
 import errno
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 
 from radium import dirty
 from radium.core import pages
@@ -47,6 +49,7 @@ SCRATCH_NBYTES = 16 << 20
 # For the contents of pages on their way; one serves all tracees, in turn.
 _BUFFER = memoryview(bytearray(CHUNK))
 _BUFFER_AT = ctypes.addressof(ctypes.c_char.from_buffer(_BUFFER))
+_start = attrgetter("start")
 
 
 class Home:
@@ -334,23 +337,24 @@ class Home:
         """
         zero: Runs = []
         data: Runs = []
-        for start, end in runs:
+        for start, end in subtract(runs, self.held.runs):
             for area in self._areas_in(start, end):
                 if not (area.prot & PROT_READ or also_closed):
                     continue
-                wanted = subtract([(max(area.start, start), min(area.end, end))], self.held.runs)
+                wanted = (max(area.start, start), min(area.end, end))
                 if not area.kind & ANONYMOUS:
-                    data += wanted
+                    data.append(wanted)
                     continue
-                for first, last in wanted:
-                    there = self._pagemap.populated(first, last)
-                    data += there
-                    zero += subtract([(first, last)], there)
+                there = self._pagemap.populated(*wanted)
+                data += there
+                zero += subtract([wanted], there)
         zero, unseen = normalise(zero), union(self.stale.runs, self._unwatchable.runs)
         return subtract(zero, unseen), normalise([*data, *intersect(unseen, zero)])
 
     def _areas_in(self, start: int, end: int) -> list[Area]:
-        return [a for a in self.layout if a.start < end and start < a.end and not a.kind & RESERVED]
+        first = max(bisect_right(self.layout, start, key=_start) - 1, 0)
+        behind = bisect_left(self.layout, end, key=_start)
+        return [area for area in self.layout[first:behind] if start < area.end and not area.kind & RESERVED]
 
     def readable(self, runs: Sequence[Run]) -> Runs:
         """The pages of the runs, which `missing` gave, that can be read: a file may be shorter than its mapping.
