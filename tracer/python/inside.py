@@ -116,10 +116,13 @@ def is_loading(module):
 
 
 def modules(pattern, is_package):
-    for name, module in list(sys.modules.items()):
+    is_name = not is_package and "*" not in pattern and "?" not in pattern
+    # This is done at the end of each import: what can be looked up is not searched for.
+    there = [(pattern, sys.modules.get(pattern))] if is_name else list(sys.modules.items())
+    for name, module in there:
         if module is None or not isinstance(name, str) or is_loading(module):
             continue
-        if matches(pattern, name) or (is_package and name.startswith(pattern + ".")):
+        if is_name or matches(pattern, name) or (is_package and name.startswith(pattern + ".")):
             yield name, module
 
 
