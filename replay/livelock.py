@@ -77,7 +77,8 @@ def step(tid: int, wait: Callable[[], int]) -> None:
     """One instruction of a stopped thread. Raises LeftStepping."""
     ptrace.single_step(tid)
     status = wait()
-    if status >> 16 or os.WSTOPSIG(status) != signal.SIGTRAP:
+    # A breakpoint stops before its instruction, and may have been met before the step.
+    if status >> 16 or os.WSTOPSIG(status) != signal.SIGTRAP or ptrace.signal_info(tid)[1] == ptrace.TRAP_HWBKPT:
         raise LeftStepping(status)
 
 

@@ -88,3 +88,20 @@ def test_leaving_the_loop(bare):
     with pytest.raises(livelock.LeftStepping) as caught:
         livelock.is_stuck(bare.pid, lambda: vessel.wait(bare.pid), bare.vessel.memory.read)
     assert caught.value.status == 0xB7F
+
+
+@pytest.mark.parametrize("met", ["behind the thread's first step", "not looked at yet"])
+def test_breakpoint(bare, met):
+    """A hardware breakpoint that a thread meets while it is looked at is told, and no step: the call may have returned."""
+    code = "90ffc0ebfc"  # nop; inc eax; jmp to inc
+    bare.stand(code, rax=5)
+    entry = ptrace.registers(bare.pid).rip
+    ptrace.set_debug_register(bare.pid, 0, entry + 1)
+    ptrace.set_debug_register(bare.pid, 7, 1)
+    if met == "not looked at yet":
+        bare.stand_at(entry + 1, rax=5)
+    with pytest.raises(livelock.LeftStepping) as caught:
+        livelock.is_stuck(bare.pid, lambda: vessel.wait(bare.pid), bare.vessel.memory.read)
+    assert caught.value.status == 0x57F and ptrace.signal_info(bare.pid)[1] == ptrace.TRAP_HWBKPT
+    regs = ptrace.registers(bare.pid)
+    assert regs.rip == entry + 1 and regs.rax == 5
