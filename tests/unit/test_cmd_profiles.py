@@ -23,7 +23,7 @@ def test_list(capsys):
     assert run("list") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == library.names()
-    assert "openssl-kdf  OpenSSL key derivation: PBKDF2 and scrypt (2 splits)" in lines
+    assert "openssl-kdf   OpenSSL key derivation: PBKDF2 and scrypt (2 splits)" in lines
 
 
 def test_show_prints_the_file(capsys):

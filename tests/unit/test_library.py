@@ -20,7 +20,7 @@ COMPLEX_ONLY = ("hemm", "herk", "her2k")
 def test_names():
     """The library lists its profiles, sorted, without their suffix."""
     assert library.names() == sorted(library.names())
-    assert {"blas", "openssl-kdf"} <= set(library.names())
+    assert {"blas", "numpy", "openssl-kdf", "scikit-learn", "scipy", "torch"} <= set(library.names())
 
 
 @pytest.mark.parametrize("name", library.names())
