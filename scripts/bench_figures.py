@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,104 +26,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from processes import Failed, Process, attached, end_in_order, serving
+from figures import BULK_NBYTES, MS, OWN_SPLITS, Bench, Figure, per_call
+from processes import Failed, Process, end_in_order, serving
 
-HERE = Path(__file__).parent / "benchmarks"
-OWN_SPLITS = str(HERE / "tracee.toml")
-ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-BULK_NBYTES = 64 << 20
 MATRIX_NBYTES = 8 * 1024 * 1024  # of a matrix of 1024 rows and columns
-MS = 1_000_000
 BUSY_LOAD = 0.5  # load average of the last minute; one program that computes makes 1
-
-
-@dataclass
-class Figure:
-    """One row. `ratio` is filled in from value and limit where both are times; `met` is None without a target."""
-
-    name: str
-    value: float
-    unit: str
-    limit: float
-    limit_name: str
-    ratio: float
-    target: str = ""
-    met: bool | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-class Bench:
-    """What all figures need: the compiled programs, the acceptor, the number of repetitions, the limits met so far."""
-
-    def __init__(self, folder: Path, where: list[str], quick: bool) -> None:
-        self.folder = folder
-        self.where = where
-        self.quick = quick
-        self.limits: dict[str, dict[str, dict[str, int]]] = {}
-        for program in ("limits", "tracee"):
-            source = HERE / f"{program}.c"
-            subprocess.run(["gcc", "-O2", "-rdynamic", "-pthread", "-o", str(folder / program), str(source)], check=True)
-
-    def times(self, full: int, quick: int) -> int:
-        return quick if self.quick else full
-
-    def limit(self, kind: str, full: int, quick: int) -> int:
-        """The median of a raw limit, in nanoseconds, placed on the CPUs in the way that is best for it."""
-        if kind not in self.limits:
-            command = [str(self.folder / "limits"), kind, str(self.times(full, quick))]
-            self.limits[kind] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-        return min(placed["median_ns"] for placed in self.limits[kind].values())
-
-    def pingpong_ns(self) -> int:
-        return self.limit("pingpong", 20_000, 5_000)
-
-    def bulk_ns(self) -> int:
-        return self.limit("bulk", 30, 10)
-
-    def stop_ns(self) -> int:
-        return self.limit("stop", 20_000, 5_000)
-
-    def seize_ns(self) -> int:
-        return self.limit("seize", 500, 100)
-
-    def c_tracee(self) -> Process:
-        return Process([str(self.folder / "tracee")], "stdout")
-
-    def numpy_tracee(self, env: dict[str, str] | None = None) -> Process:
-        tracee = Process([sys.executable, str(HERE / "numpy_tracee.py")], "stdout", env or ONE_THREAD)
-        tracee.ask("spin 1")  # it has imported NumPy when it answers
-        return tracee
-
-    @contextmanager
-    def split(self, tracee: Process, split: str, remote: int = 0) -> Iterator[dict[str, Any]]:
-        """Attach for the length of the block; the yielded dictionary gets the report's totals when the block has ended.
-
-        Failed unless at least `remote` calls were remote: a figure of calls that stayed at home would be worthless.
-        """
-        report = self.folder / "report.json"
-        totals: dict[str, Any] = {}
-        with attached(tracee.pid, split, report, self.where):
-            yield totals
-        totals.update(report_totals(report))
-        if totals["remote"] < remote:
-            raise Failed(f"only {totals['remote']} of {remote} calls were remote; local: {totals['local_reasons']}")
-
-
-def report_totals(report: Path) -> dict[str, Any]:
-    """What a report says, added up over its splits."""
-    splits = json.loads(report.read_text())["splits"]
-    totals: dict[str, Any] = {
-        "remote": sum(split["calls"]["remote"] for split in splits),
-        "paged_in": sum(split["pages"]["paged_in"] for split in splits),
-        "out_nbytes": sum(split["bytes"]["out"] for split in splits),
-        "back_nbytes": sum(split["bytes"]["back"] for split in splits),
-        "in_mirror_s": sum(split["seconds"]["in_mirror"] for split in splits),
-    }
-    totals["crossed_nbytes"] = totals["out_nbytes"] + totals["back_nbytes"]
-    totals["local_reasons"] = {
-        f"{split['name']}: {reason}": count for split in splits for reason, count in split["local_reasons"].items()
-    }
-    return totals
 
 
 def null_call(bench: Bench) -> Iterator[Figure]:
@@ -254,11 +161,6 @@ def unchanged_run(bench: Bench, *counts: int) -> tuple[list[int], list[list[int]
         phases.append(products(tracee, 1024, counts[-1], "keep"))
     expect_same_results(*phases, during)
     return [ns for phase in phases for ns in phase["ns"]], splits, reports
-
-
-def per_call(long_report: dict[str, Any], short_report: dict[str, Any], what: str) -> float:
-    """What one more call adds to a report's total, without what only the first calls of a run need."""
-    return (long_report[what] - short_report[what]) / (long_report["remote"] - short_report["remote"])
 
 
 def dgemm_unchanged(bench: Bench) -> Iterator[Figure]:
@@ -469,9 +371,10 @@ def table(figures: list[Figure], about: dict[str, Any]) -> Table:
     rows.add_column("")
     for figure in figures:
         verdict = {True: "[green]pass", False: "[red]FAIL", None: ""}[figure.met]
-        limit = f"{number(figure.limit)} {figure.unit}"
         value = f"{number(figure.value)} {figure.unit}"
-        rows.add_row(figure.name, value, limit, figure.limit_name, number(figure.ratio), figure.target, verdict)
+        limit = "" if figure.limit is None else f"{number(figure.limit)} {figure.unit}"
+        ratio = "" if figure.ratio is None else number(figure.ratio)
+        rows.add_row(figure.name, value, limit, figure.limit_name, ratio, figure.target, verdict)
     return rows
 
 
