@@ -1,7 +1,8 @@
 """The figures of scripts/bench: each measured in a tracee that times its own calls, beside its limit in the same run.
 
 A ratio says how many times worse than its limit a figure is; 1 would be perfect. All times are nanoseconds until they
-are printed. The limits are in benchmarks/limits.c, the tracees in benchmarks/tracee.c and benchmarks/numpy_tracee.py.
+are printed. The limits are in benchmarks/limits.c, the tracees in benchmarks/tracee.c and benchmarks/numpy_tracee.py; the
+figures of Python functions are in bench_python.py.
 Everything started here is ended by its pid.
 Example: .venv/bin/python scripts/bench_figures.py --quick --only null
 """
@@ -26,7 +27,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from figures import BULK_NBYTES, MS, OWN_SPLITS, Bench, Figure, per_call
+import bench_python
+from figures import BULK_NBYTES, MS, OWN_SPLITS, Bench, Figure, Skipped, per_call
 from processes import Failed, Process, end_in_order, serving
 
 MATRIX_NBYTES = 8 * 1024 * 1024  # of a matrix of 1024 rows and columns
@@ -324,6 +326,7 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "pause": attach_pause,
     "guard": rejected_call,
     "residual": residual_cost,
+    **bench_python.FIGURES,
 }
 
 
@@ -332,6 +335,8 @@ def measure(bench: Bench, names: list[str], failures: dict[str, str]) -> Iterato
     for name in names:
         try:
             yield from FIGURES[name](bench)
+        except Skipped as skipped:
+            print(f"bench: {name} is skipped: {skipped}", file=sys.stderr)
         except (Failed, subprocess.SubprocessError) as error:
             failures[name] = str(error)
 
@@ -382,6 +387,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="radium's figures beside the machine's limits")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     parser.add_argument("--only", action="append", choices=list(FIGURES), help="only this figure (repeatable)")
+    parser.add_argument("--slow", action="store_true", help="slow figures too")
+    parser.add_argument("--rivals", action="store_true", help="Python functions by joblib and Ray too, from .venv-rivals")
     parser.add_argument("--json", metavar="FILE", help="write the figures with all details; - for stdout")
     parser.add_argument("--acceptor", metavar="HOST:PORT", help="use this acceptor; default: one is started")
     return parser.parse_args()
@@ -395,11 +402,13 @@ def main() -> int:
     warn_if_busy(about)
     failures: dict[str, str] = {}
     figures = []
+    names = options.only or [name for name in FIGURES if options.slow or name not in bench_python.SLOW]
+    python, rivals = bench_python.rivals_environment(options.slow) if options.rivals else (sys.executable, [])
     with tempfile.TemporaryDirectory(prefix="radium-bench-") as folder:
         acceptor = nullcontext(options.acceptor) if options.acceptor else serving()
         with acceptor as address:
-            bench = Bench(Path(folder), ["--acceptor", address], options.quick)
-            for figure in measure(bench, options.only or list(FIGURES), failures):
+            bench = Bench(Path(folder), ["--acceptor", address], options.quick, python, rivals)
+            for figure in measure(bench, names, failures):
                 figures.append(figure)
                 print(f"bench: {figure.name.strip()}: {number(figure.value)} {figure.unit}", file=sys.stderr)
     console.print(table(figures, about))

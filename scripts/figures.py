@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from processes import Failed, Process, attached
 
@@ -40,13 +40,32 @@ class Figure:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class Bench:
-    """What all figures need: the compiled programs, the acceptor, the number of repetitions, the limits met so far."""
+class Skipped(Exception):
+    """A figure cannot be had here, which is no failure."""
 
-    def __init__(self, folder: Path, where: list[str], quick: bool) -> None:
+
+class Rival(NamedTuple):
+    """Another way to have calls made elsewhere; user_code: the module with what the user has changed for it."""
+
+    name: str
+    package: str
+    user_code: str
+
+
+class Bench:
+    """What all figures need: the compiled programs, the acceptor, the number of repetitions, the limits met so far.
+
+    python: the interpreter of Python tracees; rivals: what it can be compared with there.
+    """
+
+    def __init__(
+        self, folder: Path, where: list[str], quick: bool, python: str = sys.executable, rivals: Sequence[Rival] = ()
+    ) -> None:
         self.folder = folder
         self.where = where
         self.quick = quick
+        self.python = python
+        self.rivals = rivals
         self.limits: dict[str, dict[str, dict[str, int]]] = {}
         for program in ("limits", "tracee"):
             source = HERE / f"{program}.c"
