@@ -4,9 +4,10 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from harness import READY, TARGETS, remote_total
+from harness import READY, TARGETS, descriptors, remote_total
 
 HERE = TARGETS / "python"
 SPLIT = r"radium: Python \d+\.\d+: [1-9]\d* functions are split"
@@ -140,6 +141,26 @@ def test_family(work, split):
     result = work.same(target("family"), split("__main__:heavy"))
     assert remote_total(result.report) >= 20
     assert len(result.report["processes"]) >= 5
+
+
+@pytest.mark.parametrize("ncycles", [5, pytest.param(100, marks=pytest.mark.slow)])
+def test_attached_again_and_again(work, split, ncycles):
+    """Busy threads, C code in the middle of generators: nothing that could be called is left, and nothing grows."""
+    running = work.start(target("busy"))
+    names = [f"__main__:{name}" for name in ("work", "steps", "Kind.method", "Kind.__call__")]
+    before = len(Path(f"/proc/{running.pid}/maps").read_text().splitlines()), descriptors(running.pid)
+    nremote = 0
+    for _ in range(ncycles):
+        session = work.attach(running.pid, split(*names))
+        session.running.err.wait_for(SPLIT)
+        time.sleep(0.2)  # some calls
+        nremote += remote_total(session.detach())
+    assert nremote > 5 * ncycles
+    after = len(Path(f"/proc/{running.pid}/maps").read_text().splitlines()), descriptors(running.pid)
+    # Arenas of the interpreter's come and go.
+    assert abs(after[0] - before[0]) < 12 and after[1] == before[1]
+    running.kill()
+    assert running.check_success(60).splitlines()[-2] == "[] [] True"
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -45,6 +45,8 @@ APPROACH_S, LONG_S = 0.02, 2.0
 LEAVE_S = 5.0
 # Of it, how long generators may take that are in use.
 GENERATORS_S = 1.0
+# So long calls wait for the interpreter to come to what it has been asked for; then it is asked again.
+SCHEDULED_S = 1.0
 # So many functions may be made while one of the main module's is waited for, and so many one after the other of code of
 # the main module's that is known already: each costs a stop.
 MOST_MADE, MOST_OLD = 100_000, 1000
@@ -99,7 +101,8 @@ class Interpreter:
         self._kept: deque[tuple[int, ...]] = deque()
         self._armed: set[int] = set()
         self._is_starting = is_starting
-        self._is_scheduled = False
+        # How many calls of `pending` the interpreter has been asked for that have not come, and when the last was.
+        self._nscheduled, self._scheduled = 0, 0.0
         self._is_back = self._has_forgotten = False
         self._began, self._next_look, self._leave_by = time.monotonic(), 0.0, 0.0
         self.is_over = False
@@ -152,7 +155,7 @@ class Interpreter:
         self._tracee.breakpoints.note_gates(
             GatesPlan(
                 gates.base, gates.end, gates.active, list(splitting.slots), list(splitting.cleared), list(self._doing),
-                self._is_scheduled or splitting.has_generators,
+                bool(self._nscheduled) or splitting.has_generators,
             )
         )
 
@@ -193,7 +196,12 @@ class Interpreter:
 
     @property
     def is_visiting(self) -> bool:
-        return bool(self._doing)
+        """Whether no call may leave: a main thread that went along would do in the mirror what is meant to be done here."""
+        return bool(self._doing) or self._is_scheduled
+
+    @property
+    def _is_scheduled(self) -> bool:
+        return bool(self._nscheduled) and time.monotonic() < self._scheduled + SCHEDULED_S
 
     @property
     def _is_leaving(self) -> bool:
@@ -250,9 +258,12 @@ class Interpreter:
         return any(start <= rip < end for start, end in ours)
 
     def _schedule(self) -> Steps:
-        self._is_scheduled = True
+        self._nscheduled, self._scheduled = self._nscheduled + 1, time.monotonic()
         self._note()
-        yield self._splitting.ask("Py_AddPendingCall", self.gates.pending, 0)
+        result = yield self._splitting.ask("Py_AddPendingCall", self.gates.pending, 0)
+        if result & 0xFFFFFFFF:
+            # Its queue is full.
+            self._nscheduled -= 1
 
     def _wake(self) -> None:
         """Whoever waits for a lock of the interpreter's looks for pending calls when it is interrupted; others wait on."""
@@ -372,7 +383,7 @@ class Interpreter:
         return None
 
     def _on_pending(self, tid: int, point: Breakpoint) -> None:
-        self._is_scheduled = False
+        self._nscheduled = max(0, self._nscheduled - 1)
         self._note()
         job = self._raise if self._kept else self._jobs.popleft() if self._jobs else None
         self._at_safe_point(tid, point, job)
@@ -463,7 +474,7 @@ class Interpreter:
         if now > self._leave_by and not self.is_over:
             self._say("its main thread does not come back to the interpreter: some objects of radium's stay in it")
             self.is_over = True
-        return self.is_over and (now > self._leave_by or (not self._is_scheduled and not self._is_active()))
+        return self.is_over and (now > self._leave_by or (not self._nscheduled and not self._is_active()))
 
     def _is_active(self) -> bool:
         """Whether a thread is in a function that the gates' code has called."""
