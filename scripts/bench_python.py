@@ -51,7 +51,7 @@ WORKS = (
     Work("dumps", "json.dumps of 1 MiB", "json:dumps", 1000, 50, 50),
     Work("loop", "Python loop of 50 ms", "plain:loop", 1000, 20, 20),
     Work("svd", "svd 1000 x 1000", "numpy.linalg:svd", 10, 3, 5),
-    Work("forest", "RandomForest.fit", "sklearn.ensemble:RandomForestClassifier.fit", 3, 1, 2, needs="sklearn"),
+    Work("forest", "RandomForest.fit", "sklearn.ensemble:RandomForestClassifier.fit", 3, 1, 1, needs="sklearn"),
     Work("forward", "PyTorch forward", "torch.nn:Sequential.forward", 200, 50, 50, needs="torch", is_slow=True),
 )
 
