@@ -93,8 +93,9 @@ class Runner:
         active = Active(call)
         if call.waiting is not None:
             self._note_waiting(call.waiting)
-        for waiter in self._waiters_at_home:
-            self._futexes.wait(waiter)
+        if call.alone:
+            for waiter in self._waiters_at_home:
+                self._futexes.wait(waiter)
         try:
             arrived = [self._take_in(standing, active) for standing in (call.thread, *call.running)]
         except (OSError, OtherCpu):
