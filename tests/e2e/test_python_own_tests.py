@@ -1,0 +1,55 @@
+"""CPython's own tests, with the functions of the module under test split: they pass as they do without."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from harness import remote_total
+
+# The module's tests, the names that are split, and the test cases that are run unless all are.
+MODULES = {
+    "test_json": (["json:*", "json.decoder:*", "json.encoder:*"], ["test_json.test_dump", "test_json.test_decode"]),
+    "test_re": (["re:compile", "re:match", "re:sub", "re:findall", "re:split"], ["test_re.ReTests"]),
+    "test_functools": (["functools:*"], ["test_functools.TestReduceC", "test_functools.TestCmpToKeyPy", "test_functools.TestWraps"]),
+    "test_zlib": (["zlib:compress", "zlib:decompress", "zlib:crc32"], ["test_zlib.CompressTestCase", "test_zlib.ChecksumTestCase"]),
+    "test_decimal": (["_pydecimal:Decimal.sqrt", "_pydecimal:Decimal.__format__"], ["test_decimal.PyFormatTest"]),
+}
+
+
+def has_tests(name):
+    return subprocess.run([sys.executable, "-c", f"import test.{name}"], capture_output=True, check=False).returncode == 0
+
+
+def outcomes(text):
+    """By test: ok, FAIL, ERROR, skipped."""
+    return dict(re.findall(r"^(\w+ \([\w.]+\)).*\.\.\. (\w+)", text, re.MULTILINE))
+
+
+def run(work, tmp_path, name, cases):
+    names, _ = MODULES[name]
+    profile = tmp_path / "own.toml"
+    profile.write_text(f'name = "own"\n[[split]]\npython = {names!r}\n')
+    program = [sys.executable, "-m", "unittest", "-v", *(f"test.{case}" for case in cases)]
+    whole = work.run_whole(program, timeout_s=300)
+    split = work.run_split(program, profile, timeout_s=600)
+    assert outcomes(whole.stderr) and outcomes(split.stderr) == outcomes(whole.stderr)
+    assert split.exit == whole.exit
+    assert remote_total(split.report) > 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_some_of_them(work, tmp_path, name):
+    """Some test cases of each module."""
+    if not has_tests(name):
+        pytest.skip(f"{sys.executable} has no test.{name}: install libpython3.11-testsuite, or use a Python with its tests")
+    run(work, tmp_path, name, MODULES[name][1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODULES)
+def test_all_of_them(work, tmp_path, name):
+    """All tests of each module."""
+    if not has_tests(name):
+        pytest.skip(f"{sys.executable} has no test.{name}: install libpython3.11-testsuite, or use a Python with its tests")
+    run(work, tmp_path, name, [name])
