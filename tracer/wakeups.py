@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from radium.linux.signals import read_signals, signalfd
 
@@ -26,6 +26,7 @@ class Wakeups:
         blocked = [signal.SIGCHLD, *ending]
         signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         self.fd = signalfd(blocked)
+        self._ending_fd = signalfd(ending)
 
     def ask_end(self) -> None:
         """As if we were told to end."""
@@ -36,7 +37,10 @@ class Wakeups:
             self.deadline = time.monotonic() + self.duration_s
 
     def read(self) -> None:
-        self.received += [number for number in read_signals(self.fd) if number in self._ending]
+        self._note(read_signals(self.fd))
+
+    def _note(self, numbers: Iterable[int]) -> None:
+        self.received += [number for number in numbers if number in self._ending]
 
     def take_received(self) -> list[int]:
         """The signals that told us to end since this was asked last."""
@@ -47,7 +51,8 @@ class Wakeups:
     def wants_end(self) -> bool:
         now = time.monotonic()
         if now >= self._next_look:
-            self.read()
+            # Not what tells of stops: whoever asks may have looked for stops before, and go to wait.
+            self._note(read_signals(self._ending_fd))
             self._next_look = now + LOOK_S
         return self._is_asked or bool(self.received) or (self.deadline is not None and now >= self.deadline)
 
