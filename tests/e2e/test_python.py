@@ -143,7 +143,7 @@ def test_family(work, split):
     assert len(result.report["processes"]) >= 5
 
 
-@pytest.mark.parametrize("ncycles", [5, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ncycles", [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_attached_again_and_again(work, split, ncycles):
     """Busy threads, C code in the middle of generators: nothing that could be called is left, and nothing grows."""
     running = work.start(target("busy"))

@@ -10,7 +10,7 @@ from harness import remote_total
 # The module's tests, the names that are split, and the test cases that are run unless all are.
 MODULES = {
     "test_json": (["json:*", "json.decoder:*", "json.encoder:*"], ["test_json.test_dump", "test_json.test_decode"]),
-    "test_re": (["re:compile", "re:match", "re:sub", "re:findall", "re:split"], ["test_re.ReTests"]),
+    "test_re": (["re:compile", "re:match", "re:sub", "re:findall", "re:split"], ["test_re.ImplementationTest", "test_re.PatternReprTests"]),
     "test_functools": (["functools:*"], ["test_functools.TestReduceC", "test_functools.TestCmpToKeyPy", "test_functools.TestWraps"]),
     "test_zlib": (["zlib:compress", "zlib:decompress", "zlib:crc32"], ["test_zlib.CompressTestCase", "test_zlib.ChecksumTestCase"]),
     "test_decimal": (["_pydecimal:Decimal.sqrt", "_pydecimal:Decimal.__format__"], ["test_decimal.PyFormatTest"]),

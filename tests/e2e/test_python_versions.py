@@ -61,8 +61,11 @@ def pythons():
     """A parameter for each interpreter; those that are missing are skipped."""
     of_debian, of_here = list(debians()), [python for python in natives() if python.version]
     for python in [*of_debian, *of_here]:
-        why_not = pytest.mark.skip(f"{python.name} is not there: run scripts/pythons, as root")
-        yield pytest.param(python, id=python.name, marks=() if python.version else why_not)
+        marks = [] if python.version else [pytest.mark.skip(f"{python.name} is not there: run scripts/pythons, as root")]
+        if python.name.startswith("pyenv") and python.version in [other.version for other in of_debian]:
+            # Another build of a version that is tested anyway.
+            marks.append(pytest.mark.slow)
+        yield pytest.param(python, id=python.name, marks=marks)
     for version in VERSIONS:
         if version not in [python.version for python in [*of_debian, *of_here]]:
             text = ".".join(map(str, version))
