@@ -500,8 +500,12 @@ def flags_of_mappings(pid: int) -> list[str]:
 
 
 def descriptors(pid: int) -> dict[str, str]:
-    folder = Path(f"/proc/{pid}/fd")
-    return {entry.name: os.readlink(entry) for entry in folder.iterdir()}
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        # A process that runs may have closed it meanwhile.
+        with suppress(FileNotFoundError):
+            found[entry.name] = os.readlink(entry)
+    return found
 
 
 @dataclass

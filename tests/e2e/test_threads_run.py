@@ -57,7 +57,7 @@ def test_what_goes_on_at_home(beside, work, profile, mode):
 
 def test_signals(beside, work, profile):
     """A signal for a thread whose call is away recalls that call, and no other's."""
-    split = work.same([beside, "signalling", 8], profile("beside"))
+    split = work.same([beside, "signalling", 24], profile("beside"))
     assert split.split("beside_work")["went_home"]["signal:SIGUSR1"] > 0 and local_reasons(split.report) <= {"conflict"}
 
 
