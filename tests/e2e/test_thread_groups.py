@@ -43,6 +43,12 @@ def test_waiting_with_an_end(build, work, profile):
     assert split.remote("threads_timed") == 4 and split.split("threads_timed")["went_home"]["syscall:futex"] == 4
 
 
+def test_waits_that_a_mirror_does_not_know(build, work, profile):
+    """Threads that waited during a call that knows not all who wait are no waiters of the next call."""
+    split = work.same([build("pools", library="pools"), "unknown", 6], profile("pools"))
+    assert split.remote("pool_run") == 12 and local_reasons(split.report) == {"guard"}
+
+
 @pytest.mark.parametrize(("target", "flags"), [("openmp", ("-fopenmp",)), ("cppthreads", ())])
 def test_runtimes(build, work, profile, target, flags):
     """OpenMP's teams and tasks, and C++'s threads, futures and exceptions across them."""

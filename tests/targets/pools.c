@@ -2,6 +2,9 @@
 #define _GNU_SOURCE
 #include "pools.h"
 #include "target.h"
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
 #include <string.h>
 
 static long rounds;
@@ -31,6 +34,41 @@ static void parked(void)
     for (long i = 0; i < rounds; i++)
         printf("%ld %016lx\n", i, threads_timed(1));
     pool_stop(0);
+}
+
+static pthread_mutex_t inheriting;
+
+static void *take(void *unused)
+{
+    CHECK(pthread_mutex_lock(&inheriting) == 0);
+    CHECK(pthread_mutex_unlock(&inheriting) == 0);
+    return unused;
+}
+
+/* Every other call leaves while a thread waits for a lock that only the kernel knows (futex(2), FUTEX_LOCK_PI). */
+static void unknown(void)
+{
+    pthread_mutexattr_t attributes;
+    CHECK(pthread_mutexattr_init(&attributes) == 0);
+    CHECK(pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT) == 0);
+    CHECK(pthread_mutex_init(&inheriting, &attributes) == 0);
+    for (long i = 0; i < rounds; i++) {
+        pthread_t waiter;
+        pool_start(4, 0);
+        CHECK(pthread_mutex_lock(&inheriting) == 0);
+        CHECK(pthread_create(&waiter, NULL, take, NULL) == 0);
+        while (!(*(volatile unsigned *)&inheriting & FUTEX_WAITERS))
+            sched_yield();
+        printf("%ld %016lx\n", i, pool_run(8 + i, 1));
+        CHECK(pthread_mutex_unlock(&inheriting) == 0);
+        CHECK(pthread_join(waiter, NULL) == 0);
+        pool_stop(0);
+        pool_start(4, 0);
+        /* A condition variable's waiters wait at two words in turn. */
+        printf("%ld %016lx\n", i, pool_run(8 + i, 0));
+        printf("%ld %016lx\n", i, pool_run(8 + i, 1));
+        pool_stop(0);
+    }
 }
 
 static void each(const char *mode)
@@ -67,6 +105,8 @@ int main(int argc, char **argv)
         mixed();
     else if (!strcmp(argv[1], "parked"))
         parked();
+    else if (!strcmp(argv[1], "unknown"))
+        unknown();
     else
         each(argv[1]);
     return success();
