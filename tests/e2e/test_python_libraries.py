@@ -32,7 +32,9 @@ def check_names(stderr, nwanted):
     assert told and int(told[-1]) == nwanted
 
 
-@pytest.mark.parametrize("name", ["numpy", "scikit-learn", "scipy"])
+@pytest.mark.parametrize(
+    "name", ["numpy", pytest.param("scikit-learn", marks=pytest.mark.slow), pytest.param("scipy", marks=pytest.mark.slow)]
+)
 def test_every_name_of_a_library_profile_is_there(work, name):
     """What a library profile names is there in the current version, and its guards are over parameters that there are."""
     names = [text for split in library.open_profile(name).splits for text in split.python]
