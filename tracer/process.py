@@ -171,9 +171,16 @@ class Process:
                 is_starting=is_starting,
             )  # fmt: skip
             self.common.has_split = True
+            self._tell_of_visits()
         except (NotPossible, RemoteFault) as error:
             self.common.say(f"Python functions are not split: {error}")
             self.runtime = None
+
+    def _tell_of_visits(self) -> None:
+        """The session lets no call leave while the interpreter does something for us."""
+        python = self.python
+        if python is not None and self.session is not None:
+            self.session.is_visited = lambda: python.is_visiting
 
     def _new_session(self, tracee: Tracee) -> Session:
         return Session(tracee, self.acceptors, self.common.wakeups, self.common.options.call_timeout_s)
@@ -275,6 +282,7 @@ class Process:
         self.leaving = parent.leaving
         self.runtime = parent.runtime
         self.python = parent.python and parent.python.copy_for(self.tracee)
+        self._tell_of_visits()
         self.session.inherit(parent.session, forked_by)
         self.threads.resume_all()
 
@@ -397,7 +405,6 @@ class Process:
     def _on_python(self, python: Interpreter, stop: Stop, point: Breakpoint, regs: Registers) -> None:
         assert self.session is not None
         split = python.on_trap(stop, point, regs)
-        self.session.is_visited = python.is_visiting
         if split is not None and not self._is_guest(stop.tid):
             self.session.on_trap(stop, point, split, regs)
             return
@@ -490,7 +497,6 @@ class Process:
     def _look_at_python(self) -> None:
         if self.python is not None and self.session is not None and not self.session.is_away:
             self.python.look()
-            self.session.is_visited = self.python.is_visiting
 
     @property
     def is_busy(self) -> bool:

@@ -15,7 +15,7 @@ reason counted.
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -95,8 +95,8 @@ class Session:
         self._delta = Delta(tracee, self.beside)
         self._lookout = Lookout(tracee)
         self.left = PageSet()
-        # A thread does something for radium that is not the program's: no call leaves meanwhile.
-        self.is_visited = False
+        # Whether a thread does something for radium that is not the program's: no call leaves meanwhile.
+        self.is_visited: Callable[[], bool] = lambda: False
         self.audits = bool(os.environ.get("RADIUM_AUDIT"))
         # By their numbers.
         self._away: dict[int, Call] = {}
@@ -161,7 +161,7 @@ class Session:
             raise AtHome("unsupported:vfork")
         if self.wakeups.wants_end:
             raise AtHome("refused:detaching")
-        if self.is_visited:
+        if self.is_visited():
             raise AtHome("refused:visit")
 
     def _is_inside(self, tid: int, rsp: int) -> bool:
@@ -434,7 +434,7 @@ class Session:
             return "refused:detaching"
         if self.tracee.threads.has_guests:
             return "unsupported:vfork"
-        if self.is_visited:
+        if self.is_visited():
             return "refused:visit"
         return "" if self.acceptors.channel is not None or self.acceptors.try_connect() else "no-acceptor"
 

@@ -5,8 +5,8 @@ be handled, code bytes, signal disposition, mappings; each step may be done agai
 """
 
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from radium.core.mapping import PROT_EXEC, SPECIAL, Mapping, parse_maps
 from radium.errors import NotPossible, RemoteFault, TraceeGone
@@ -17,6 +17,8 @@ from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import Threads
 
 INT3 = b"\xcc"
+# A function's version word: 1 says that it has lost its version for good (CPython 3.13), 0 that it has none yet.
+LOST_VERSION, NO_VERSION = b"\1\0\0\0", bytes(4)
 
 
 def withdraw(threads: Threads, plan: Plan, ledger: Ledger) -> None:
@@ -40,7 +42,8 @@ def withdraw(threads: Threads, plan: Plan, ledger: Ledger) -> None:
     # The main thread may have ended, and then the process cannot be reached by its pid.
     tid = next(iter(threads.threads))
     _restore_code(tid, plan)
-    _leave_gates(threads, tid, plan)
+    if plan.gates is not None:
+        _leave_gates(threads, tid, plan.gates)
     _restore_rest(threads, tid, plan, ledger)
 
 
@@ -85,25 +88,12 @@ def _leave_annexes(threads: Threads, plan: Plan, tid: int) -> None:
         ptrace.set_registers(tid, regs)
 
 
-def _leave_gates(threads: Threads, tid: int, plan: Plan) -> None:
-    """No Python function's slot leads to a gate any more, and no thread stands in one but to come back there."""
-    gates = plan.gates
-    if gates is None:
-        return
-    for slot in gates.slots:
-        _exchange(tid, slot.address, slot.mine.to_bytes(8, "little"), slot.original.to_bytes(8, "little"))
-    for address in gates.cleared:
-        _exchange(tid, address, b"\1\0\0\0", bytes(4))
+def _leave_gates(threads: Threads, tid: int, gates: GatesPlan) -> None:
+    """No thread stands in a gate but to come back there."""
+    _restore_slots(tid, gates)
     for other in list(threads.threads):
         if other not in gates.visited:
             _step_while(threads, other, lambda rip: gates.start <= rip < gates.end)
-
-
-def _exchange(pid: int, address: int, mine: bytes, original: bytes) -> None:
-    """An object that is gone has taken its slot along: what is there now is not ours."""
-    with suppress(RemoteFault):
-        if vm.read(pid, address, len(mine)) == mine:
-            _write_forced(pid, address, original)
 
 
 def _is_left(threads: Threads, tid: int, gates: GatesPlan) -> bool:
@@ -165,21 +155,25 @@ def _step_while(threads: Threads, tid: int, is_inside: Callable[[int], bool]) ->
 
 
 def _restore_code(tid: int, plan: Plan) -> None:
-    memory = vm.ForcedMemory(tid)
-    try:
+    with _forced(tid) as memory:
         for point in plan.armed:
-            _restore_byte(memory, point.address, point.original)
-    finally:
-        memory.close()
+            _exchange(memory, point.address, INT3, bytes([point.original]))
 
 
-def _restore_byte(memory: vm.ForcedMemory, address: int, original: int) -> None:
-    try:
-        if memory.read(address, 1) == INT3:
-            memory.write(address, bytes([original]))
-    except RemoteFault:
-        # The library was unmapped, and the breakpoint with it.
-        return
+def _restore_slots(tid: int, gates: GatesPlan) -> None:
+    """No Python function's slot leads to a gate any more."""
+    with _forced(tid) as memory:
+        for slot in gates.slots:
+            _exchange(memory, slot.address, slot.mine.to_bytes(8, "little"), slot.original.to_bytes(8, "little"))
+        for address in gates.cleared:
+            _exchange(memory, address, LOST_VERSION, NO_VERSION)
+
+
+def _exchange(memory: vm.ForcedMemory, address: int, mine: bytes, original: bytes) -> None:
+    """What is there now is ours, or the library or object has gone and taken it along."""
+    with suppress(RemoteFault):
+        if memory.read(address, len(mine)) == mine:
+            memory.write(address, original)
 
 
 def _restore_rest(threads: Threads, tid: int, plan: Plan, ledger: Ledger) -> None:
@@ -191,7 +185,8 @@ def _restore_rest(threads: Threads, tid: int, plan: Plan, ledger: Ledger) -> Non
     remote = RemoteSyscalls(threads, ledger, annex_gadget(there[0]))
     with remote.borrow(tid) as thread:
         if plan.old_action:
-            _write_forced(tid, there[0].end - len(plan.old_action), plan.old_action)
+            with _forced(tid) as memory:
+                memory.write(there[0].end - len(plan.old_action), plan.old_action)
             thread.call("rt_sigaction", SIGTRAP, there[0].end - len(plan.old_action), 0, 8)
         for fd in _leftover(tid, plan):
             thread.call("close", fd)
@@ -207,10 +202,11 @@ def _leftover(tid: int, plan: Plan) -> list[int]:
     return [] if plan.opening is None else [fd for fd in procfs.userfaultfds(tid) if fd not in plan.opening]
 
 
-def _write_forced(pid: int, address: int, data: bytes) -> None:
+@contextmanager
+def _forced(pid: int) -> Iterator[vm.ForcedMemory]:
     memory = vm.ForcedMemory(pid)
     try:
-        memory.write(address, data)
+        yield memory
     finally:
         memory.close()
 

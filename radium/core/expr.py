@@ -30,12 +30,12 @@ Operator = TypeVar("Operator", bound=ast.AST)
 
 _NAMESPACE = "_namespace"
 _ALLOWED = "only arithmetic, comparisons, and/or/not, names, numbers and p[i] are allowed"
-_OPERATORS = (
+OPERATORS = (
     ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.BitAnd, ast.BitOr, ast.BitXor, ast.RShift,
     ast.Pow, ast.LShift, ast.UAdd, ast.USub, ast.Invert, ast.Not, ast.And, ast.Or,
     ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE,
 )  # fmt: skip
-_FORBIDDEN = {
+_CONSTRUCTS = {
     ast.Call: "a function call",
     ast.Attribute: "an attribute",
     ast.Lambda: "a lambda",
@@ -80,7 +80,7 @@ class Expression:
         Raises ExpressionError for a syntax error, an unknown name or anything that is not allowed.
         """
         translator = _Translator(frozenset(names))
-        tree = translator.translate(_parse(text, translator.names), 0)
+        tree = translator.translate(parse(text, translator.names, _ALLOWED), 0)
         return cls(text, tree, frozenset(translator.used), frozenset(translator.subscripted))
 
     def evaluate(self, namespace: Mapping[str, object]) -> int | float | bool:
@@ -112,7 +112,11 @@ class Expression:
         return f"Expression({self.text!r})"
 
 
-def _parse(text: str, names: frozenset[str]) -> ast.expr:
+def parse(text: str, names: frozenset[str], allowed: str) -> ast.expr:
+    """The tree of an expression's text. Raises ExpressionError.
+
+    names: what it may mention; allowed: the advice when it is no expression.
+    """
     if len(text) > MAX_NCHARS:
         raise ExpressionError(f"expression of {len(text)} characters", advice=f"at most {MAX_NCHARS} are taken")
     try:
@@ -121,10 +125,10 @@ def _parse(text: str, names: frozenset[str]) -> ast.expr:
             return ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
         column = f" at column {error.offset}" if error.offset else ""
-        advice = _keyword_advice(text, names) or _ALLOWED
+        advice = _keyword_advice(text, names) or allowed
         raise ExpressionError(f"`{text}` is not an expression: {error.msg}{column}", advice=advice) from error
     except (ValueError, RecursionError, MemoryError) as error:
-        raise ExpressionError(f"expression cannot be parsed: {error or 'too complex'}", advice=_ALLOWED) from error
+        raise ExpressionError(f"expression cannot be parsed: {error or 'too complex'}", advice=allowed) from error
 
 
 def _keyword_advice(text: str, names: frozenset[str]) -> str:
@@ -222,14 +226,18 @@ def _fold(bounded: Callable[[object, object], int | float], left: object, right:
 
 
 def _operator(operator: Operator) -> Operator:
-    if not isinstance(operator, _OPERATORS):
+    if not isinstance(operator, OPERATORS):
         raise _forbidden(operator)
     return operator
 
 
 def _forbidden(node: ast.AST) -> ExpressionError:
-    construct = _FORBIDDEN.get(type(node), f"`{type(node).__name__}`")
-    return ExpressionError(f"{construct} is not allowed in an expression", advice=_ALLOWED)
+    return ExpressionError(f"{construct(node)} is not allowed in an expression", advice=_ALLOWED)
+
+
+def construct(node: ast.AST) -> str:
+    """What a user calls it."""
+    return _CONSTRUCTS.get(type(node), f"`{type(node).__name__}`")
 
 
 def _suggestion(name: str, names: Collection[str]) -> str:

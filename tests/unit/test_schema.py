@@ -121,7 +121,7 @@ SPLIT = '[[split]]\nlibrary = "libm.so*"\nfunction = "f"\n'
         ("[[split]]\npython = 'sklearn.fit'\n", 2, "`sklearn.fit` is no Python function"),
         ("[[split]]\npython = 'a:[bc]'\n", 2, "`a:[bc]` is no Python function"),
         ("[[split]]\npython = 'a:b'\nmemory = []\n", 3, "`memory` does not go with `python`"),
-        ("[[split]]\npython = 'a:b'\nguard = 'open(x)'\n", 3, "guard: a call in a guard"),
+        ("[[split]]\npython = 'a:b'\nguard = 'open(x)'\n", 3, "guard: a function call is not allowed in a guard"),
         ("[[split]]\npython = 'a:b'\nguard = 3\n", 3, "`guard` is a number"),
         ("x" + ".a" * 50 + " = 1", 1, "key with too many dots"),
         ("a = " + "[" * 50000, 1, ""),

@@ -113,15 +113,15 @@ class Interpreter:
 
     def copy_for(self, tracee: Tracee) -> "Interpreter":
         """That of a forked child, which has all of it in its memory; of the threads only the one that forked is there."""
-        twin = copy.copy(self)
-        twin._tracee = tracee
-        twin._splitting = self._splitting.copy_for(tracee, twin._note)
-        twin._doing, twin._kept, twin._makers, twin._making = {}, deque(), set(self._makers), set()
-        twin._codes = set(self._codes)
-        twin._jobs = deque() if self._splitting.has_begun else deque([twin._splitting.begin])
+        copied = copy.copy(self)
+        copied._tracee = tracee
+        copied._splitting = self._splitting.copy_for(tracee, copied._note)
+        copied._doing, copied._kept, copied._makers, copied._making = {}, deque(), set(self._makers), set()
+        copied._codes = set(self._codes)
+        copied._jobs = deque() if self._splitting.has_begun else deque([copied._splitting.begin])
         tracee.memory.write(self.gates.active, bytes(8))
-        twin._note()
-        return twin
+        copied._note()
+        return copied
 
     # What is ours in the tracee
 

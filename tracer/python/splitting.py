@@ -44,6 +44,7 @@ from radium.tracer.python.visits import Ask, Steps
 from radium.tracer.resolve import SplitPoint
 from radium.tracer.split import Split
 from radium.tracer.tracee import Tracee
+from radium.tracer.withdraw import LOST_VERSION, NO_VERSION
 
 # So deep may Python functions call each other by way of the C stack, of which each takes less than a kilobyte.
 MOST_DEEP = 4000
@@ -137,7 +138,8 @@ class Splitting:
         self.version = (0, 0)
         self.has_begun = False
         self._is_starting = is_starting
-        self._namespace = self._has_script = self._main_module = 0
+        self._namespace = self._main_module = 0
+        self._has_script = False
         self._lines: deque[list[str]] = deque()
         self._nlines = 0
         self._leads: list[_Lead] = []
@@ -152,16 +154,16 @@ class Splitting:
 
     def copy_for(self, tracee: Tracee, note: Callable[[], None]) -> "Splitting":
         """That of a forked child, which has all of it in its memory. No step."""
-        twin = copy.copy(self)
-        twin._tracee, twin._note = tracee, note
-        twin._objects = Objects(tracee.pid, self._runtime)
-        twin.wanted = [copy.copy(one) for one in self.wanted]
-        twin.splits = {number: split.copy_for(twin._read_memory) for number, split in self.splits.items()}
-        twin._generators = dict(self._generators)
-        twin.natives, twin._leads, twin._lines = list(self.natives), [], deque(self._lines)
-        twin.slots, twin.cleared, twin.fresh = list(self.slots), list(self.cleared), dict(self.fresh)
-        twin._counted = {number: twin._count(number) for number in self._counted}
-        return twin
+        copied = copy.copy(self)
+        copied._tracee, copied._note = tracee, note
+        copied._objects = Objects(tracee.pid, self._runtime)
+        copied.wanted = [copy.copy(one) for one in self.wanted]
+        copied.splits = {number: split.copy_for(copied._read_memory) for number, split in self.splits.items()}
+        copied._generators = dict(self._generators)
+        copied.natives, copied._leads, copied._lines = list(self.natives), [], deque(self._lines)
+        copied.slots, copied.cleared, copied.fresh = list(self.slots), list(self.cleared), dict(self.fresh)
+        copied._counted = {number: copied._count(number) for number in self._counted}
+        return copied
 
     # Calling the interpreter
 
@@ -213,7 +215,7 @@ class Splitting:
             self._namespace = yield self.ask("PyDict_New")
         if not self._has_script:
             yield from self._run(resources.files(__package__).joinpath("inside.py").read_text())
-            self._has_script = 1
+            self._has_script = True
         if self.version == (3, 11) and not self._twin:
             yield from self._make_twin()
         if self.version >= (3, 11) and not self._checks:
@@ -466,7 +468,7 @@ class Splitting:
             # They are held, so it is still theirs when they get their own type back.
             self._twin_uses += 1
             # What has been specialised for it (specialize.c) is so for this version, which is nobody's now.
-            self._tracee.memory.write(slot.address + 8, bytes(4))
+            self._tracee.memory.write(slot.address + 8, NO_VERSION)
             self._put(slot.address, slot.mine)
             self._put(function + TYPE_AT, self._twin)
             self._hide(self._type_slot(function))
@@ -524,9 +526,8 @@ class Splitting:
             if self._objects.word(slot.address) == slot.mine:
                 self._put(slot.address, slot.original)
         for at in self.cleared:
-            # 1 says that it has lost its version for good (3.13), 0 that it has none yet.
-            if self._read_memory(at, 4) == b"\1\0\0\0":
-                self._tracee.memory.write(at, bytes(4))
+            if self._read_memory(at, 4) == LOST_VERSION:
+                self._tracee.memory.write(at, NO_VERSION)
         self._tracee.breakpoints.patches.remove([*(slot.address for slot in self.slots), *self.cleared])
         self.slots, self.cleared = [], []
         self._leads.clear()
