@@ -117,6 +117,12 @@ def test_deep_recursion(work, split):
     assert remote_total(result.report) == 0 and local_reasons(result.report) == {"guard"}
 
 
+def test_what_a_remote_call_calls_is_part_of_it(work, split):
+    """Neither counted nor asked for by its guard; a call that stays at home is no such call, and what it calls counts."""
+    result = work.same(target("deep", 40000), split("__main__:down", more='guard = "depth > 20"'))
+    assert result.remote("down") == 2 and result.reasons("down") == {"guard": 2 * 11}
+
+
 def test_large_arrays(work, split):
     """Of half a gigabyte only what the calls touch crosses the wire."""
     result = work.same(target("arrays", 500), split("__main__:touch"))
