@@ -119,7 +119,7 @@ def test_deep_recursion(work, split):
 
 def test_what_a_remote_call_calls_is_part_of_it(work, split):
     """Neither counted nor asked for by its guard; a call that stays at home is no such call, and what it calls counts."""
-    result = work.same(target("deep", 40000), split("__main__:down", more='guard = "depth > 20"'))
+    result = work.same(target("deep", 900), split("__main__:down", more='guard = "depth > 20"'))
     assert result.remote("down") == 2 and result.reasons("down") == {"guard": 2 * 11}
 
 
