@@ -5,7 +5,7 @@ sends a thread from entry+1, where int3 leaves it, to that copy. While radium tr
 after a SIGKILL of radium the tracee runs on through it, and so do children that nobody traces. This module only
 builds the bytes; mapping them readable and executable, writing them and rt_sigaction are done by others.
 
-    base     data      what the handler reads: old handler, size of the annex, signal mask, SIG_DFL action
+    base     data      what the handler reads: old handler, size of the annex, signal mask, SIG_DFL action, stepping
     +0x40    code      handler, restorer, gadget, park
     +0x200   table     (entry+1, address of its copy), 16 bytes each, ended by a zero key
              copies    32 bytes each, never freed: a thread may still be in one
@@ -44,7 +44,11 @@ _KERNEL_SIGACTION = struct.Struct("<4Q")  # handler, flags, restorer, mask
 _QUAD = struct.Struct("<Q")
 _ROW = struct.Struct("<2Q")  # entry+1, copy
 _DATA = struct.Struct("<QQQ32x")  # old handler, size of the annex, mask of SIGTRAP, SIG_DFL as a kernel sigaction
-_DATA_OFFSETS = {"base": 0, "old_handler": 0, "nbytes": 8, "trap_mask": 16, "default_action": 24}
+# Not 0 while radium makes threads step out of here: if it is killed then, the last step's signal says nothing.
+STEPPING_AT = 56
+_DATA_OFFSETS = {
+    "base": 0, "old_handler": 0, "nbytes": 8, "trap_mask": 16, "default_action": 24, "stepping": STEPPING_AT
+}  # fmt: skip
 _CODE_OFFSET = 0x40
 _TABLE_OFFSET = 0x200
 # The park loop, and the place of `syscall` in it.
@@ -82,6 +86,14 @@ not_an_entry:               ; In the annex itself (parked, or in a copy): sent b
     48 3b 0d @nbytes        ; cmp rcx, [nbytes]
     0f 82 @leave            ; jb leave
 
+    8b 4e 08                ; mov ecx, [rsi+8]          TRAP_BRKPT, TRAP_TRACE: a step
+    ff c9                   ; dec ecx
+    83 f9 01                ; cmp ecx, 1
+    0f 87 @not_a_step       ; ja not_a_step
+    48 8b 0d @stepping      ; mov rcx, [stepping]
+    48 85 c9                ; test rcx, rcx
+    0f 85 @leave            ; jne leave
+not_a_step:
     81 7e 08 80 00 00 00    ; cmp dword [rsi+8], SI_KERNEL
     0f 85 @chain            ; jne chain
     80 78 ff cc             ; cmp byte [rax-1], 0xcc    no int3 there any more: it was withdrawn

@@ -126,7 +126,8 @@ def move(record: CommitRecord) -> None:
             if moved.xstate:
                 ptrace.set_xstate(moved.tid, moved.xstate)
             ptrace.set_signal_mask(moved.tid, moved.mask)
-            ptrace.set_registers(moved.tid, Registers.unpack(moved.registers))
+            ptrace.set_raw_registers(moved.tid, moved.registers)
+    _release(record)
 
 
 def give_back(record: CommitRecord) -> None:
@@ -134,7 +135,15 @@ def give_back(record: CommitRecord) -> None:
     for moved in record.threads:
         with suppress(TraceeGone):
             ptrace.set_signal_mask(moved.tid, moved.mask_before)
-            ptrace.set_registers(moved.tid, Registers.unpack(moved.registers_before))
+            ptrace.set_raw_registers(moved.tid, moved.registers_before)
+    _release(record)
+
+
+def _release(record: CommitRecord) -> None:
+    """After the threads of the commit: that those stand where they go on says that it has been done."""
+    for bystander in record.bystanders:
+        with suppress(TraceeGone):
+            ptrace.set_raw_registers(bystander.tid, bystander.registers)
 
 
 def _repeat_all(thread: Borrowed, journal: Sequence[LayoutCall]) -> None:

@@ -22,7 +22,7 @@ from radium.tracer import commit
 from radium.tracer.ledger import CommitRecord, Guarded, Ledger, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import OPTIONS, Threads
-from radium.tracer.withdraw import annex_gadget, has_annexes, is_parked, leave_handlers, withdraw
+from radium.tracer.withdraw import STEPPING, annex_gadget, has_annexes, is_parked, leave_handlers, withdraw
 
 _DISMISSED = b"."
 # A thread that sleeps in vfork is stopped when its child, which is not traced then, has left the memory.
@@ -137,7 +137,10 @@ def _finish(record: CommitRecord, threads: Threads, plan: Plan, ledger: Ledger) 
 
 
 def _still_parked(record: CommitRecord, threads: Threads, plan: Plan) -> CommitRecord:
-    return msgspec.structs.replace(record, threads=[m for m in record.threads if is_parked(threads, plan, m.tid)])
+    moved, bystanders = (
+        [one for one in group if is_parked(threads, plan, one.tid)] for group in (record.threads, record.bystanders)
+    )
+    return msgspec.structs.replace(record, threads=moved, bystanders=bystanders)
 
 
 def _seize(threads: Threads, plan: Plan) -> None:
@@ -155,7 +158,7 @@ def _put_right(threads: Threads, plan: Plan, ledger: Ledger) -> None:
         commit.give_back(_still_parked(record, threads, plan))
     elif borrowed is not None and borrowed[0] in threads.threads:
         tid, regs, mask = borrowed
-        if ptrace.signal_mask(tid) == ALL_SIGNALS:
+        if ptrace.signal_mask(tid) in (ALL_SIGNALS, STEPPING):
             ptrace.set_signal_mask(tid, mask)
         if is_parked(threads, plan, tid):
             ptrace.set_registers(tid, regs)

@@ -112,15 +112,24 @@ class Moved(msgspec.Struct, array_like=True):
     xstate: bytes
 
 
+class Bystander(msgspec.Struct, array_like=True):
+    """A thread that the commit does not move, and that may not run in the middle of it either."""
+
+    tid: int
+    registers: bytes
+
+
 class CommitRecord(msgspec.Struct, array_like=True):
     """All that a commit does to the tracee; the pages of `dirty` lie in the answer buffer, in order.
 
-    threads: those that are parked meanwhile, at least one; the first makes the memory calls of the journal.
+    threads: those that go on elsewhere, at least one; the first makes the memory calls of the journal. bystanders: all
+    others. All of them are parked meanwhile.
     """
 
     threads: list[Moved]
     journal: list[LayoutCall]
     dirty: bytes
+    bystanders: list[Bystander] = []
 
 
 class Guarded:

@@ -698,10 +698,10 @@ class Session:
         tracee, home, ledger = self.tracee, self.tracee.home, self.tracee.ledger
         standings = sorted(answer.threads, key=lambda standing: standing.tid != call.tid)
         moved = [tracee.moved(standing, *self._left[standing.tid]) for standing in standings]
-        record = CommitRecord(moved, answer.journal, answer.dirty)
+        record = CommitRecord(moved, answer.journal, answer.dirty, tracee.bystanders({one.tid for one in moved}))
         try:
             ledger.note_commit(record)
-            tracee.park(moved)
+            tracee.park(record)
             ledger.note_begun()
             home.expect(dirty)
             commit.apply(record, ledger, tracee.pid, tracee.remote, tracee.memory, before_pages=lambda: self._follow(answer))

@@ -1,17 +1,17 @@
 """A tracee: its threads, its memory, what radium has put into it, and how all of that is taken out again."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from radium.core import wire
 from radium.core.pages import Run, Runs, around, offset_in
-from radium.core.regs import NO_SYSCALL, Registers
+from radium.core.regs import Registers
 from radium.errors import NotPossible, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace
 from radium.linux.cpuid import state_components
 from radium.tracer.breakpoint import Breakpoints
 from radium.tracer.home import RED_ZONE, Home
-from radium.tracer.ledger import Ledger, Moved, Plan
+from radium.tracer.ledger import Bystander, CommitRecord, Ledger, Moved, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import Threads
 from radium.tracer.withdraw import find_gadget, withdraw
@@ -145,16 +145,30 @@ class Tracee:
         tid = standing.tid
         return Moved(tid, before.pack(), ptrace.signal_mask(tid), standing.registers, standing.mask, changed)
 
-    def park(self, threads: Sequence[Moved]) -> None:
-        """From here on, if we are killed, they wait for the guardian and run nothing."""
+    def bystanders(self, moved: Collection[int]) -> list[Bystander]:
+        """All threads but these."""
+        out = []
+        for thread in self.threads.threads.values():
+            if thread.tid not in moved and not thread.is_running:
+                with suppress(TraceeGone):
+                    out.append(Bystander(thread.tid, ptrace.raw_registers(thread.tid)))
+        return out
+
+    def park(self, record: CommitRecord) -> None:
+        """From here on, if we are killed, they wait for the guardian and run nothing.
+
+        Signals are held back from threads that are moved alone: for others that is not worth two calls more for each.
+        """
         if not self.breakpoints.annexes:
             return
-        for moved in threads:
-            parked = Registers.unpack(moved.registers_before)
-            parked.rip, parked.orig_rax = self.breakpoints.annexes[0].park, NO_SYSCALL
-            ptrace.set_registers(moved.tid, parked)
+        park = self.breakpoints.annexes[0].park
+        for moved in record.threads:
+            ptrace.set_raw_registers(moved.tid, Registers.moved(moved.registers_before, park))
             # Not before: where it was there is a breakpoint.
             ptrace.set_signal_mask(moved.tid, ALL_SIGNALS)
+        for bystander in record.bystanders:
+            with suppress(TraceeGone):
+                ptrace.set_raw_registers(bystander.tid, Registers.moved(bystander.registers, park))
 
     # The end
 

@@ -11,12 +11,14 @@ from contextlib import contextmanager, suppress
 from radium.core.mapping import PROT_EXEC, SPECIAL, Mapping, parse_maps
 from radium.errors import NotPossible, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace, vm
-from radium.tracer.annex import PARK_NBYTES, PARK_SYSCALL, SIGTRAP
+from radium.tracer.annex import PARK_NBYTES, PARK_SYSCALL, SIGTRAP, STEPPING_AT
 from radium.tracer.ledger import AnnexPlan, Gadget, GatesPlan, Ledger, Plan
 from radium.tracer.remote_syscall import ALL_SIGNALS, RemoteSyscalls
 from radium.tracer.stops import Threads
 
 INT3 = b"\xcc"
+# The signal mask of a thread that steps.
+STEPPING = ALL_SIGNALS & ~(1 << (SIGTRAP - 1))
 # A function's version word: 1 says that it has lost its version for good (CPython 3.13), 0 that it has none yet.
 LOST_VERSION, NO_VERSION = b"\1\0\0\0", bytes(4)
 
@@ -26,9 +28,10 @@ def withdraw(threads: Threads, plan: Plan, ledger: Ledger) -> None:
     if threads.is_over:
         return
     armed = {point.address for point in plan.armed}
+    _note_stepping(next(iter(threads.threads)), plan)
     for tid in list(threads.threads):
         _report_trap(threads, tid, armed)
-        _leave_annexes(threads, plan, tid)
+        _leave_annexes(threads, plan, tid, ledger)
     for birth in threads.settle_all():
         if birth.kind == "fork":
             let_go(threads, birth.detail, plan, ledger)
@@ -43,7 +46,7 @@ def withdraw(threads: Threads, plan: Plan, ledger: Ledger) -> None:
     tid = next(iter(threads.threads))
     _restore_code(tid, plan)
     if plan.gates is not None:
-        _leave_gates(threads, tid, plan.gates)
+        _leave_gates(threads, tid, plan.gates, ledger)
     _restore_rest(threads, tid, plan, ledger)
 
 
@@ -78,22 +81,29 @@ def _report_trap(threads: Threads, tid: int, armed: set[int]) -> None:
 # Threads out of the annexes
 
 
-def _leave_annexes(threads: Threads, plan: Plan, tid: int) -> None:
+def _note_stepping(tid: int, plan: Plan) -> None:
+    with _forced(tid) as memory:
+        for annex in plan.annexes:
+            with suppress(RemoteFault):
+                memory.write(annex.start + STEPPING_AT, b"\1")
+
+
+def _leave_annexes(threads: Threads, plan: Plan, tid: int, ledger: Ledger) -> None:
     """Moves or steps the thread to where it can go on without breakpoints and annexes."""
     resume = {at: target for annex in plan.annexes for at, target in annex.resume}
-    _step_while(threads, tid, lambda rip: rip not in resume and _annex_at(plan, rip) is not None)
+    _step_while(threads, tid, lambda rip: rip not in resume and _annex_at(plan, rip) is not None, ledger)
     regs = ptrace.registers(tid)
     if regs.rip in resume:
         regs.rip = resume[regs.rip]
         ptrace.set_registers(tid, regs)
 
 
-def _leave_gates(threads: Threads, tid: int, gates: GatesPlan) -> None:
+def _leave_gates(threads: Threads, tid: int, gates: GatesPlan, ledger: Ledger) -> None:
     """No thread stands in a gate but to come back there."""
     _restore_slots(tid, gates)
     for other in list(threads.threads):
         if other not in gates.visited:
-            _step_while(threads, other, lambda rip: gates.start <= rip < gates.end)
+            _step_while(threads, other, lambda rip: gates.start <= rip < gates.end, ledger)
 
 
 def _is_left(threads: Threads, tid: int, gates: GatesPlan) -> bool:
@@ -109,7 +119,7 @@ def _is_left(threads: Threads, tid: int, gates: GatesPlan) -> bool:
 
 
 def leave_handlers(threads: Threads, plan: Plan) -> None:
-    """Lets threads that are in the annexes' signal handler return from it."""
+    """Lets threads that are in the annexes' signal handler return from it. For guardians."""
     for tid in list(threads.threads):
         _step_while(threads, tid, lambda rip: (annex := _annex_at(plan, rip)) is not None and rip < annex.park)
 
@@ -140,15 +150,24 @@ def annex_gadget(annex: AnnexPlan) -> Gadget:
     return Gadget(annex.park + PARK_SYSCALL, annex.park)
 
 
-def _step_while(threads: Threads, tid: int, is_inside: Callable[[int], bool]) -> None:
-    if not is_inside(ptrace.registers(tid).rip):
+def _step_while(
+    threads: Threads, tid: int, is_inside: Callable[[int], bool], ledger: Ledger | None = None
+) -> None:  # fmt: skip
+    """ledger: where it is noted, by who may be killed meanwhile."""
+    regs = ptrace.registers(tid)
+    if not is_inside(regs.rip):
         return
     mask = ptrace.signal_mask(tid)
-    # A step reports itself by a SIGTRAP that is forced, which unblocks it. A handler's return sets the mask too.
-    ptrace.set_signal_mask(tid, ALL_SIGNALS)
+    if ledger is not None:
+        ledger.note_borrowed(tid, regs, mask)
+    # A step reports itself by a SIGTRAP that is forced: were that blocked, it would kill when nobody is there to see it.
+    # A handler's return sets the mask too.
+    ptrace.set_signal_mask(tid, STEPPING)
     while is_inside(ptrace.registers(tid).rip):
         threads.step(tid)
     ptrace.set_signal_mask(tid, mask)
+    if ledger is not None:
+        ledger.note_returned()
 
 
 # What is in its memory

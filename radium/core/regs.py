@@ -13,6 +13,8 @@ FORMAT = struct.Struct("<27Q")
 U64 = (1 << 64) - 1
 # orig_rax of a thread that is in no system call: keeps the kernel from restarting one on top of new registers.
 NO_SYSCALL = U64
+# Of orig_rax in the packed form; rip comes next.
+_ORIG_RAX_AT = 8 * 15
 SYSCALL_NBYTES = 2
 # rax of a thread that stands before its system call (ENOSYS), and of one whose call a signal has interrupted and the
 # kernel makes again (ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK: include/linux/errno.h).
@@ -76,6 +78,11 @@ class Registers:
     def pack(self) -> bytes:
         """Raises struct.error for a value that is not an unsigned 64-bit word."""
         return FORMAT.pack(*_values(self))
+
+    @staticmethod
+    def moved(raw: bytes, rip: int) -> bytes:
+        """Packed registers as they are, but for a thread that goes on at `rip`, and is in no system call."""
+        return raw[:_ORIG_RAX_AT] + struct.pack("<2Q", NO_SYSCALL, rip) + raw[_ORIG_RAX_AT + 16 :]
 
     def copy(self) -> "Registers":
         return Registers(*_values(self))

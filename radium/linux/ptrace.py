@@ -121,7 +121,11 @@ def raw_registers(tid: int) -> bytes:
 
 
 def set_registers(tid: int, regs: Registers) -> None:
-    _registers.raw = regs.pack()
+    set_raw_registers(tid, regs.pack())
+
+
+def set_raw_registers(tid: int, raw: bytes) -> None:
+    _registers.raw = raw
     request(binding.PTRACE_SETREGS, tid, 0, _registers_at)
 
 

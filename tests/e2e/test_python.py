@@ -178,3 +178,15 @@ def test_radium_killed(work, split, seed):
     time.sleep(random.Random(seed).random() * 1.5)  # the random moment
     session.running.kill(signal.SIGKILL)
     running.check_success()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_radium_killed_in_a_visit(work, split, seed):
+    """kill -9 while the sleeping main thread does something for radium, for which it has taken the GIL: it lets go of it."""
+    running = work.start(target("contend", 30))
+    session = work.start_attach(running.pid, split("__main__:work"))
+    session.running.err.wait_for("attached")
+    time.sleep(random.Random(seed).random() * 0.2)  # the random moment
+    session.running.kill(signal.SIGKILL)
+    running.kill()
+    running.check_success(60)

@@ -21,7 +21,7 @@ from radium.core.mapping import LayoutCall, parse_maps
 from radium.core.regs import NO_SYSCALL, U64, Registers
 from radium.linux import procfs, ptrace, vm
 from radium.linux.libc import NUMBERS, syscall
-from radium.tracer import commit
+from radium.tracer import commit, withdraw
 from radium.tracer.guardian import Guardian
 from radium.tracer.ledger import CommitRecord, Guarded, Ledger, Moved
 from radium.tracer.stops import Threads
@@ -29,6 +29,7 @@ from radium.tracer.tracee import Tracee
 
 PROGRAM = r"""
 // Three threads that count, each in a word of the file and by its address in rdi alone, one that waits in a futex there.
+// The main thread counts too, until it sees that the commit's page has been written.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -57,12 +58,19 @@ int main(int argc, char **argv) {
     pthread_create(&thread, NULL, wait, argc > 2 ? argv : NULL);
     printf("%lx %lx %lx\n", (long)words, (long)split_here, (long)data);
     fflush(stdout);
-    for (;;) split_here(), usleep(1000);
+    for (;;) {
+        split_here();
+        if (!*(volatile char *)data) words[50]++;
+        usleep(1);
+    }
 }
 """
 MAPPED = 0x10000000
 # Where the commit has the threads count instead, in words; the word that who has been woken counts; the futex.
 FURTHER, WOKEN, FUTEX = 40, 20, 30
+# The word that the main thread counts in, and where its value is kept when the commit begins.
+SEEN, SEEN_AT_BEGIN = 50, 51
+WALL = 0x40000000
 BLOCKED = 1 << signal.SIGUSR2 - 1
 
 
@@ -137,6 +145,7 @@ def target(request, program, tmp_path):
 class Radium:
     tracee: Tracee
     record: CommitRecord
+    target: Target
 
     @property
     def threads(self) -> list[Moved]:
@@ -146,7 +155,7 @@ class Radium:
         commit.write_pages(self.tracee.pid, pages.unpack(self.record.dirty), self.tracee.ledger, self.tracee.memory)
 
     def move(self, *numbers: int) -> None:
-        commit.move(msgspec.structs.replace(self.record, threads=[self.threads[n] for n in numbers]))
+        commit.move(msgspec.structs.replace(self.record, threads=[self.threads[n] for n in numbers], bystanders=[]))
 
     def apply(self, before_pages: Callable[[], None]) -> None:
         tracee = self.tracee
@@ -169,7 +178,8 @@ def attach(target: Target) -> Radium:
     journal = [LayoutCall("mmap", (0, 2 * PAGE_SIZE, 3, 0x22, U64, 0), MAPPED)]
     moved = [move_of(target, tid) for tid in target.tids() if tid != target.pid]
     counting_first = sorted(moved, key=lambda m: Registers.unpack(m.registers).orig_rax == Registers.unpack(m.registers_before).orig_rax)
-    return Radium(tracee, CommitRecord(counting_first, journal, pages.pack([(target.data, target.data + PAGE_SIZE)])))
+    dirty = pages.pack([(target.data, target.data + PAGE_SIZE)])
+    return Radium(tracee, CommitRecord(counting_first, journal, dirty, tracee.bystanders({m.tid for m in moved})), target)
 
 
 def move_of(target: Target, tid: int) -> Moved:
@@ -204,17 +214,33 @@ def note(radium: Radium) -> None:
 
 def park(radium: Radium, *numbers: int) -> None:
     note(radium)
-    radium.tracee.park([radium.threads[n] for n in numbers or range(len(radium.threads))])
+    parked = [radium.threads[n] for n in numbers or range(len(radium.threads))]
+    radium.tracee.park(msgspec.structs.replace(radium.record, threads=parked))
 
 
 def begin(radium: Radium) -> None:
     park(radium)
+    radium.target.map[8 * SEEN_AT_BEGIN : 8 * SEEN_AT_BEGIN + 8] = radium.target.map[8 * SEEN : 8 * SEEN + 8]
     radium.tracee.ledger.note_begun()
 
 
 def written(radium: Radium) -> None:
     begin(radium)
     radium.apply(lambda: None)
+
+
+def step(radium: Radium) -> None:
+    """One thread steps out of somewhere, and nobody has waited for the stop yet: its SIGTRAP is delivered to it."""
+    tracee, tid = radium.tracee, radium.threads[-1].tid
+
+    def wait_and_die(tid: int) -> int:
+        os.waitid(os.P_PID, tid, os.WSTOPPED | os.WNOWAIT | WALL)
+        die()
+        return 0
+
+    tracee.threads.wait_syscall = wait_and_die  # type: ignore[method-assign]
+    withdraw._note_stepping(tid, tracee.breakpoints.plan())
+    withdraw._step_while(tracee.threads, tid, lambda rip: True, tracee.ledger)
 
 
 NOT_BEGUN: dict[str, Callable[[Radium], None]] = {
@@ -224,6 +250,7 @@ NOT_BEGUN: dict[str, Callable[[Radium], None]] = {
     "the last one parked": lambda radium: park(radium, -1),
     "all but one parked": lambda radium: park(radium, 0, 1, 3),
     "parked": park,
+    "stepping": step,
 }
 
 
@@ -297,6 +324,8 @@ def test_killed_after_it_has_begun(target, until):
     check_left(target)
     poll_until(lambda: all(target.counts(FURTHER + n) for n in range(3)), "they count where they were moved")
     assert masks(target) == {BLOCKED} and is_mapped(target)
+    # It may have been stopped between the look and the count.
+    assert 0 <= target.word(SEEN) - target.word(SEEN_AT_BEGIN) <= 1, "a bystander ran in the middle of the commit"
     assert vm.read(target.pid, target.data, PAGE_SIZE) == b"\x77" * PAGE_SIZE
     assert vm.read(target.pid, target.data + PAGE_SIZE, PAGE_SIZE) == bytes(PAGE_SIZE)
     poll_until(lambda: target.word(WOKEN) == 1, "it went on as if it had been woken")

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from radium.core.mapping import LayoutCall
 from radium.core.regs import FORMAT, Registers
 from radium.tracer import ledger
-from radium.tracer.ledger import AnnexPlan, Armed, CommitRecord, Ledger, Moved, Plan
+from radium.tracer.ledger import AnnexPlan, Armed, Bystander, CommitRecord, Ledger, Moved, Plan
 
 PLAN = Plan(7, [Armed(0x401000, 0x55)], [AnnexPlan(0x1000, 0x3000, 0x1040, [(0x1200, 0x401001)])], b"action")
 REGISTERS = Registers(*range(27))
 MOVED = Moved(7, REGISTERS.pack(), 0x10, bytes(FORMAT.size), 0x20, b"xstate")
-RECORD = CommitRecord([MOVED, Moved(8, bytes(FORMAT.size), 0, REGISTERS.pack(), (1 << 64) - 1, b"")], [LayoutCall("brk", (1, 2, 3, 4, 5, 6), 9)], b"runs")
+RECORD = CommitRecord(
+    [MOVED, Moved(8, bytes(FORMAT.size), 0, REGISTERS.pack(), (1 << 64) - 1, b"")], [LayoutCall("brk", (1, 2, 3, 4, 5, 6), 9)], b"runs",
+    [Bystander(9, REGISTERS.pack())],
+)  # fmt: skip
 
 
 def test_a_new_ledger_says_nothing():

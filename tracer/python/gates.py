@@ -14,7 +14,8 @@ A generator does its work not when its function is called, but in each `next`: t
 gives the new generator another type, its twin, whose slots lead to gates. So it is with coroutines.
 
 Radium calls functions of the interpreter by a visit (visits.py): `ask` is where the visited thread stops for each of
-them. Whatever radium is doing when it is killed, the code goes on by itself: `ask` finds 0 in rax and ends the visit.
+them. Whatever radium is doing when it is killed, the code goes on by itself: `ask` finds 0 in rax and ends the visit. What
+it would owe the interpreter then (a GIL to let go, a tracing to take up again) is in registers, and is done first.
 From 3.11 on CPython calls a Python function from another without the C stack, but one that is called through a gate takes
 some. So that a deep recursion does not meet the end of the stack, gates of functions lead through `checked` first: beyond
 some depth of the interpreter's the function is made a plain one again, and `lifted` says that this has been done.
@@ -65,6 +66,13 @@ raised:                         ; the same when an exception is to be raised the
     b8 ff ff ff ff              ; mov eax, 0xffffffff
     c3                          ; ret
 
+visit_asleep:                   ; a thread without the GIL: rax takes it, rbx lets go of it with what rax has said
+    48 89 e5                    ; mov rbp, rsp
+    48 83 e4 f0                 ; and rsp, 0xfffffffffffffff0
+    ff d0                       ; call rax
+    41 89 c4                    ; mov r12d, eax
+    31 c0                       ; xor eax, eax
+    e9 @ask                     ; jmp ask
 visit:                          ; rsp is 8 above a signal frame
     48 89 e5                    ; mov rbp, rsp
     48 83 e4 f0                 ; and rsp, 0xfffffffffffffff0
@@ -77,7 +85,17 @@ ask:
     49 89 c3                    ; mov r11, rax
     31 c0                       ; xor eax, eax
     e9 @ask                     ; jmp ask
-back:
+back:                           ; what is owed: r13(r14), rbx(r12)
+    4d 85 ed                    ; test r13, r13
+    0f 84 @owes_no_call         ; je owes_no_call
+    4c 89 f7                    ; mov rdi, r14
+    41 ff d5                    ; call r13
+owes_no_call:
+    48 85 db                    ; test rbx, rbx
+    0f 84 @owes_nothing         ; je owes_nothing
+    44 89 e7                    ; mov edi, r12d
+    ff d3                       ; call rbx
+owes_nothing:
     48 89 ec                    ; mov rsp, rbp
     b8 0f 00 00 00              ; mov eax, 0xf              rt_sigreturn()
     0f 05                       ; syscall

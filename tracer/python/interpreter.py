@@ -33,7 +33,7 @@ from radium.tracer.python import gates as layout
 from radium.tracer.python.gates import Gates
 from radium.tracer.python.runtime import Runtime
 from radium.tracer.python.splitting import IMPORTED, Raised, Splitting
-from radium.tracer.python.visits import EINTR, Steps, Visit
+from radium.tracer.python.visits import EINTR, Gil, Steps, Visit
 from radium.tracer.resolve import SplitPoint
 from radium.tracer.split import Split
 from radium.tracer.stops import Stop
@@ -247,7 +247,7 @@ class Interpreter:
             return
         if self._jobs and _sleeps(regs):
             job = self._jobs.popleft()
-            self._visit(pid, job, self._with_gil(job()), lambda _: None)
+            self._visit(pid, job, self._with_gil(job()), lambda _: None, is_asleep=True)
         elif not self._is_scheduled:
             self._visit(pid, self._schedule, self._schedule(), lambda _: self._wake())
         else:
@@ -273,8 +273,8 @@ class Interpreter:
             ptrace.set_registers(self._tracee.pid, regs)
 
     def _with_gil(self, steps: Steps) -> Steps:
+        """Of a visit that begins with taking it."""
         ask = self._splitting.ask
-        state = yield ask("PyGILState_Ensure")
         try:
             yield from steps
         except Raised:
@@ -284,14 +284,17 @@ class Interpreter:
             self._kept.append(_EXCEPTION.unpack(vm.read(self._tracee.pid, at, _EXCEPTION.size)))
             raise
         finally:
-            yield ask("PyGILState_Release", state & 0xFFFFFFFF)
+            yield ask("PyGILState_Release")
 
     # Visits
 
-    def _visit(self, tid: int, job: Job, steps: Steps, then: Callable[[bool], None]) -> bool:
-        """Sends a stopped thread, which is to be resumed."""
+    def _visit(
+        self, tid: int, job: Job, steps: Steps, then: Callable[[bool], None], *, is_asleep: bool = False
+    ) -> bool:
+        """Sends a stopped thread, which is to be resumed. is_asleep: it does not hold the GIL."""
+        gil = Gil(*map(self._runtime.function, ("PyGILState_Ensure", "PyGILState_Release"))) if is_asleep else None
         try:
-            visit = Visit.begin(self._tracee.pid, tid, self.gates, steps)
+            visit = Visit.begin(self._tracee.pid, tid, self.gates, steps, gil)
         except RemoteFault:
             self._say("a Python thread's stack has no room for us: its functions are split later")
             self._retry(job)

@@ -183,11 +183,14 @@ class Splitting:
         if self._runtime.has("PyThreadState_EnterTracing"):
             # Whoever traces or profiles the program sees nothing of this (sys.settrace).
             tstate = yield self.ask("PyThreadState_Get")
-            yield self.ask("PyThreadState_EnterTracing", tstate)
+            leave = self._runtime.function("PyThreadState_LeaveTracing")
+            yield self.ask("PyThreadState_EnterTracing", tstate)._replace(undo=leave)
         scope = self._namespace
-        done = yield self.ask("PyRun_StringFlags", text.encode(), _FILE_INPUT, scope, scope, 0)
-        if tstate:
-            yield self.ask("PyThreadState_LeaveTracing", tstate)
+        try:
+            done = yield self.ask("PyRun_StringFlags", text.encode(), _FILE_INPUT, scope, scope, 0)
+        finally:
+            if tstate:
+                yield self.ask("PyThreadState_LeaveTracing", tstate)
         if not done:
             raise Raised
         yield self.ask("Py_DecRef", done)

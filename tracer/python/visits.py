@@ -36,10 +36,25 @@ _FRAME = struct.Struct("<Q QQ QI4xQ 18Q HHHH 4Q Q64x Q 128x")
 
 
 class Ask(NamedTuple):
-    """A function of the interpreter by its address; the answer is what it returns in rax. Texts are given by address."""
+    """A function of the interpreter by its address; the answer is what it returns in rax. Texts are given by address.
+
+    undo: a function that is to be called with the first argument before the thread goes on; one at a time. It is asked for
+    like others, and called without us only if radium is killed before.
+    """
 
     function: int
     arguments: tuple[int | bytes, ...] = ()
+    undo: int = 0
+
+
+class Gil(NamedTuple):
+    """PyGILState_Ensure and PyGILState_Release, for a thread that does not hold the GIL.
+
+    The visit begins with the one; the other must be asked for, without arguments, and is called if radium is killed before.
+    """
+
+    take: int
+    release: int
 
 
 # What is done in a visit: it asks, and is told each result.
@@ -60,13 +75,19 @@ class Visit:
     _used: int = 0
 
     @classmethod
-    def begin(cls, pid: int, tid: int, gates: Gates, steps: Steps) -> "Visit":
-        """The thread, stopped, is sent there; it is to be resumed. Raises RemoteFault when its stack has no room."""
+    def begin(cls, pid: int, tid: int, gates: Gates, steps: Steps, gil: Gil | None = None) -> "Visit":
+        """The thread, stopped, is sent there; it is to be resumed. Raises RemoteFault when its stack has no room.
+
+        gil: when it does not hold it.
+        """
         regs, xstate, mask = ptrace.registers(tid), ptrace.xstate(tid), ptrace.signal_mask(tid)
         frame, at = _signal_frame(regs, mask, xstate)
         vm.write(pid, at, frame)
         there = regs.copy()
         there.rip, there.rsp, there.orig_rax = gates.visit, at + 8, NO_SYSCALL
+        there.rbx = there.r13 = 0
+        if gil is not None:
+            there.rip, there.rax, there.rbx = gates.visit_asleep, gil.take, gil.release
         ptrace.set_registers(tid, there)
         ptrace.set_signal_mask(tid, ALL_SIGNALS & ~_SYNCHRONOUS)
         return cls(tid, gates, steps, regs, mask, xstate)
@@ -78,14 +99,28 @@ class Visit:
         """
         try:
             ask = self.steps.send(regs.r11) if self._has_begun else next(self.steps)
+            try:
+                values = self._place_all(pid, ask)
+            except RemoteFault as error:
+                # What has been begun must be ended.
+                ask = self.steps.throw(error)
+                values = self._place_all(pid, ask)
         except StopIteration:
             return False
         self._has_begun = True
-        self._used = 0
-        values = [self._place(pid, value) for value in (*ask.arguments, 0, 0, 0, 0, 0, 0)[:6]]
         regs.rdi, regs.rsi, regs.rdx, regs.rcx, regs.r8, regs.r9 = values
         regs.rax = ask.function
+        if ask.undo:
+            regs.r13, regs.r14 = ask.undo, regs.rdi
+        elif ask.function == regs.r13:
+            regs.r13 = 0
+        elif ask.function == regs.rbx:
+            regs.rbx, regs.rdi = 0, regs.r12
         return True
+
+    def _place_all(self, pid: int, ask: Ask) -> list[int]:
+        self._used = 0
+        return [self._place(pid, value) for value in (*ask.arguments, 0, 0, 0, 0, 0, 0)[:6]]
 
     def _place(self, pid: int, value: int | bytes) -> int:
         if isinstance(value, int):

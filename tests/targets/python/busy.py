@@ -8,7 +8,7 @@ import types
 
 from common import ready, success
 
-ended = threading.Event()
+is_ended = False
 
 
 def work(number):
@@ -30,19 +30,24 @@ class Kind:
 
 def run():
     kind = Kind()
-    while not ended.is_set():
+    while not is_ended:
         assert work(50) == 40425 and list(steps(3)) == [0, 1, 2] and kind.method(4) == 4 and kind() == 7
         time.sleep(0.002)
 
 
+def end(*_):
+    global is_ended
+    is_ended = True
+
+
 def main():
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.signal(signal.SIGTERM, end)
     threads = [threading.Thread(target=run) for _ in range(4)]
     for thread in threads:
         thread.start()
     ready()
-    while not ended.is_set():
-        ended.wait(0.1)
+    while not is_ended:
+        threading.Event().wait(0.1)
     for thread in threads:
         thread.join()
     gc.collect()
