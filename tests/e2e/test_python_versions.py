@@ -149,3 +149,27 @@ def test_alone(work, program, profile):
     """A main module that imports nothing is split too, from the first call on."""
     split = work.same(program("alone"), profile("python/alone"))
     assert [split.remote(name) for name in ("work", "Box", "Box.volume")] == [20, 20, 20]
+
+
+@pytest.mark.parametrize("is_allowed", [True, False], ids=["allowed", "forbidden"])
+def test_asked_to_stop(work, program, profile_of_work, python, is_allowed):
+    """A CPython that can be asked from outside to stop is (PEP 768); others are made to call a function."""
+    argv = program("audited")
+    if python.version >= (3, 14) and not is_allowed:
+        argv[-1:-1] = ["-X", "disable-remote-debug"]
+    running = work.start(argv)
+    session = work.attach(running.pid, profile_of_work)
+    session.running.err.wait_for(SPLIT)
+    running.out.wait_for("works", after=len(running.out.seen) + 2)
+    report = session.detach()
+    running.kill()
+    is_asked = python.version >= (3, 14) and is_allowed
+    assert running.check_success().splitlines()[-2] == ("['/dev/null']" if is_asked else "[]")
+    assert names(report, "remote") == {"work"}
+
+
+@pytest.fixture
+def profile_of_work(tmp_path):
+    path = tmp_path / "work.toml"
+    path.write_text('name = "work"\n[[split]]\npython = "__main__:work"\n')
+    return path

@@ -6,7 +6,8 @@
     notice     the end of every import is a safe point, at which we look again                                `on_trap`
     leave      all slots are put back, what is kept in the interpreter is let go                              `leave`
 
-A safe point is where the interpreter calls us by Py_AddPendingCall, which it does between two bytecodes of the main thread;
+A safe point is where the interpreter calls us, which it does between two bytecodes of the main thread when it has been asked
+to, by PEP 768 or by Py_AddPendingCall;
 where the main thread waits in a system call in which nothing of it can be half done, with PyGILState_Ensure; and the
 entry of a function that the interpreter calls. A main thread that is in C code and comes to none of these is waited for.
 
@@ -31,8 +32,10 @@ from radium.tracer.breakpoint import MAP_FIXED_NOREPLACE_ANONYMOUS, Breakpoint, 
 from radium.tracer.ledger import GatesPlan
 from radium.tracer.python import gates as layout
 from radium.tracer.python.gates import Gates
+from radium.tracer.python.objects import Objects
 from radium.tracer.python.runtime import Runtime
 from radium.tracer.python.splitting import IMPORTED, Raised, Splitting
+from radium.tracer.python.stop_request import StopRequest
 from radium.tracer.python.visits import EINTR, Gil, Steps, Visit
 from radium.tracer.resolve import SplitPoint
 from radium.tracer.split import Split
@@ -101,7 +104,8 @@ class Interpreter:
         self._kept: deque[tuple[int, ...]] = deque()
         self._armed: set[int] = set()
         self._is_starting = is_starting
-        # How many calls of `pending` the interpreter has been asked for that have not come, and when the last was.
+        self._request: StopRequest | None = None
+        # How many calls the interpreter has been asked for that have not come, and when the last was.
         self._nscheduled, self._scheduled = 0, 0.0
         self._is_back = self._has_forgotten = False
         self._began, self._next_look, self._leave_by = time.monotonic(), 0.0, 0.0
@@ -117,7 +121,7 @@ class Interpreter:
         copied._tracee = tracee
         copied._splitting = self._splitting.copy_for(tracee, copied._note)
         copied._doing, copied._kept, copied._makers, copied._making = {}, deque(), set(self._makers), set()
-        copied._codes = set(self._codes)
+        copied._codes, copied._request = set(self._codes), None
         copied._jobs = deque() if self._splitting.has_begun else deque([copied._splitting.begin])
         tracee.memory.write(self.gates.active, bytes(8))
         copied._note()
@@ -167,6 +171,8 @@ class Interpreter:
         entries = {self.gates.pending, self.gates.ask, self.gates.common, self._finalise}
         if self._is_starting:
             entries.add(self._evaluate_code)
+        if self._request is not None:
+            entries.add(self._request.entry)
         is_likely = self._nmade < MOST_MADE and self._nold < MOST_OLD
         if self._splitting.awaits_function and is_likely and not self._is_leaving:
             entries |= self._make_function | self._makers
@@ -248,7 +254,7 @@ class Interpreter:
         if self._jobs and _sleeps(regs):
             job = self._jobs.popleft()
             self._visit(pid, job, self._with_gil(job()), lambda _: None, is_asleep=True)
-        elif not self._is_scheduled:
+        elif not self._is_scheduled and (_waits(regs) or self._kept or not self._request_stop()):
             self._visit(pid, self._schedule, self._schedule(), lambda _: self._wake())
         else:
             self._wake()
@@ -257,9 +263,23 @@ class Interpreter:
         ours = [*self._tracee.breakpoints.reserved, (self.gates.base, self.gates.end)]
         return any(start <= rip < end for start, end in ours)
 
-    def _schedule(self) -> Steps:
+    def _request_stop(self) -> bool:
+        """Asks by PEP 768, if nothing has been asked for in vain yet; False: it must be done in the other way."""
+        request = None if self._nscheduled else StopRequest.find(Objects(self._tracee.pid, self._runtime))
+        if request is None:
+            return False
+        self._request = request
+        self.arm()
+        self._note_scheduled()
+        request.ask()
+        return True
+
+    def _note_scheduled(self) -> None:
         self._nscheduled, self._scheduled = self._nscheduled + 1, time.monotonic()
         self._note()
+
+    def _schedule(self) -> Steps:
+        self._note_scheduled()
         result = yield self._splitting.ask("Py_AddPendingCall", self.gates.pending, 0)
         if result & 0xFFFFFFFF:
             # Its queue is full.
@@ -274,17 +294,20 @@ class Interpreter:
 
     def _with_gil(self, steps: Steps) -> Steps:
         """Of a visit that begins with taking it."""
-        ask = self._splitting.ask
+        try:
+            yield from self._keeping(steps)
+        finally:
+            yield self._splitting.ask("PyGILState_Release")
+
+    def _keeping(self, steps: Steps) -> Steps:
+        """Where nothing can be raised, as in the middle of a system call: it is at the next safe point where it can."""
         try:
             yield from steps
         except Raised:
-            # It cannot be raised in the middle of a system call, and is at the next safe point.
             at = self.gates.room
-            yield ask("PyErr_Fetch", at, at + 8, at + 16)
+            yield self._splitting.ask("PyErr_Fetch", at, at + 8, at + 16)
             self._kept.append(_EXCEPTION.unpack(vm.read(self._tracee.pid, at, _EXCEPTION.size)))
             raise
-        finally:
-            yield ask("PyGILState_Release")
 
     # Visits
 
@@ -352,6 +375,8 @@ class Interpreter:
             self._on_ask(tid, point, regs)
         elif entry == self.gates.pending:
             self._on_pending(tid, point)
+        elif self._request is not None and entry == self._request.entry:
+            self._on_opening(tid, point, regs)
         elif entry == self.gates.common and regs.rax in splitting.fresh:
             self._settle(tid, point, regs.rax)
         elif entry == self.gates.common and regs.rax in splitting.splits:
@@ -390,6 +415,21 @@ class Interpreter:
         self._note()
         job = self._raise if self._kept else self._jobs.popleft() if self._jobs else None
         self._at_safe_point(tid, point, job)
+
+    def _on_opening(self, tid: int, point: Breakpoint, regs: Registers) -> None:
+        """A file with code is opened; the one that we have asked for is empty, and the interpreter goes on."""
+        job = None
+        if self._request is not None and self._request.is_answer(regs.rdi):
+            self._request = None
+            self._nscheduled = max(0, self._nscheduled - 1)
+            self._note()
+            job = self._jobs.popleft() if self._jobs and not self._doing else None
+
+        def go_on(_: bool) -> None:
+            self._tracee.breakpoints.pass_locally(tid, point, ptrace.registers(tid))
+
+        if job is None or not self._visit(tid, job, self._keeping(job()), go_on):
+            self._tracee.breakpoints.pass_locally(tid, point, regs)
 
     def _is_news(self, code: int) -> bool:
         """Whether no function has been made of this code of the main module's yet: closures are made again and again."""
