@@ -18,7 +18,7 @@ TOP = Path(__file__).parents[2]
 VERSIONS = [(3, minor) for minor in range(9, 15)]
 ABOUT = "import json, sys; print(json.dumps([sys.implementation.name + sys.abiflags, *sys.version_info[:2]]))"
 ROUND = r"^\d+ \["
-SPLIT = r"radium: Python \d+\.\d+: [1-9]\d* functions are split"
+SPLIT = r"radium: Python \d+\.\d+: [1-9]\d* functions? (is|are) split"
 ASYNCHRONOUS = {"sleeps", "awaits", "never"}
 
 

@@ -10,6 +10,9 @@ import sys
 held = {}
 guards = {}
 twins = []
+# Of modules: (pattern, whether its submodules too) of all that is wanted; names of those that have been searched.
+awaited = []
+searched = set()
 # All that has been told: an answer may be lost on its way, when a signal's handler raises an exception meanwhile.
 lines = []
 
@@ -175,8 +178,10 @@ def find(wanted, received):
     "class", number, module, qualified name, id of the class of `quick_class`; "note", number, module, qualified name, what is
     the matter with it.
     """
+    awaited[:] = [(pattern, is_package) for number, pattern, is_package, _qualnames, _guard in wanted if number >= 0]
     for number, pattern, is_package, qualnames, guard in wanted:
         for name, module in modules(pattern, is_package):
+            searched.add(name)
             is_nothing = True
             for qualname, thing in find_in(module, name, qualnames):
                 is_nothing = False
@@ -185,6 +190,18 @@ def find(wanted, received):
             if is_nothing and name == pattern != "__main__":
                 note(number, name, qualnames, "names nothing that is there now")
     return "\n".join(lines[received:]).encode("utf-8", "backslashreplace")
+
+
+def may_bring(manager, *_):
+    """Whether the import that ends, with this lock, may have brought what is wanted: only then radium looks."""
+    name = manager._name
+    for pattern, is_package in awaited:
+        if is_package or "*" in pattern or "?" in pattern:
+            if matches(pattern, name) or (is_package and name.startswith(pattern + ".")):
+                return True
+        elif name == pattern or (pattern in sys.modules and pattern not in searched):
+            return True
+    return False
 
 
 def take_made(wanted, received):
@@ -219,7 +236,9 @@ def tell(number, module, qualname, thing, guard):
     if id(function) in held:
         return
     made = None
-    if guard is not None and callable(function):
+    if number < 0:
+        made = may_bring
+    elif guard is not None and callable(function):
         made = make_guard(function, guard)
     if not callable(function):
         note(number, module, qualname, "is not split: it cannot be called")

@@ -225,6 +225,7 @@ class Interpreter:
             return
         self._next_look = now + APPROACH_S
         self._splitting.count_guards()
+        self._splitting.tell()
         has_lifted, is_due = self._splitting.has_lifted, self.is_busy and not self._doing
         if not has_lifted and not is_due:
             return

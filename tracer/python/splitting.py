@@ -13,6 +13,7 @@ Sources: Python/ceval.c, Python/specialize.c, Objects/funcobject.c, Objects/type
 
 import copy
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ from radium.tracer.withdraw import LOST_VERSION, NO_VERSION
 MOST_DEEP = 4000
 # The number of the gate at the end of imports.
 IMPORTED = 0
+# How long no function must have been found until it is said how many there are.
+SETTLED_S = 0.3
 _IMPORT_END = (-1, "_frozen_importlib", False, "_ModuleLockManager.__exit__", None)
 _FILE_INPUT = 257  # Py_file_input, compile.h
 # Flags of code objects (code.h).
@@ -149,7 +152,9 @@ class Splitting:
         self._just_made = 0
         self._checks = False
         self._plain = self._nlifted = 0
-        self._ngates = self._nfunctions = self._ntold = 0
+        # Functions that are split, those of them that the user has been told of, and how many there were when.
+        self._ngates = self._nfunctions = self._ntold = self._nseen = 0
+        self._seen = 0.0
         self._counted: dict[int, int] = {}
 
     def copy_for(self, tracee: Tracee, note: Callable[[], None]) -> "Splitting":
@@ -282,9 +287,20 @@ class Splitting:
         wanted = [_IMPORT_END, *(one.line(number) for number, one in enumerate(self.wanted))]
         answer = yield from self._evaluate(f"find({wanted!r}, {self._nlines})")
         yield from self._take(answer)
-        if self._nfunctions != self._ntold or not self._ntold:
-            self._ntold = self._nfunctions
-            self._say(f"Python {self.version[0]}.{self.version[1]}: {self._nfunctions} functions are split")
+        if not self._ntold and (self._nfunctions or not self._is_starting):
+            self._tell()
+
+    def tell(self) -> None:
+        """To be called often: says how many functions are split when no more have been found for a while."""
+        if self._nfunctions != self._nseen:
+            self._nseen, self._seen = self._nfunctions, time.monotonic()
+        elif self._nfunctions != self._ntold and time.monotonic() > self._seen + SETTLED_S:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._ntold = self._nfunctions
+        what = "1 function is" if self._nfunctions == 1 else f"{self._nfunctions} functions are"
+        self._say(f"Python {self.version[0]}.{self.version[1]}: {what} split")
 
     def take_made(self, made: int) -> Steps:
         """Splits a function that has just been made, and is in no module yet, if it is wanted. Raises Raised, NotPossible."""
@@ -327,7 +343,7 @@ class Splitting:
             return
         thing, flags, guard = map(int, rest)
         if int(number) < 0:
-            self._lead_thing(IMPORTED, thing, self._objects.way(thing), 0, "common")
+            self._lead_thing(IMPORTED, thing, self._objects.way(thing), guard, "guarded")
         else:
             yield from self._split(self.wanted[int(number)], name, thing, flags, guard)
 
@@ -525,6 +541,8 @@ class Splitting:
     def put_back(self) -> None:
         """All slots are as they were. No step: all threads are stopped, or nobody else holds the GIL."""
         self.count_guards()
+        if self._nfunctions != self._ntold:
+            self._tell()
         for slot in self.slots:
             if self._objects.word(slot.address) == slot.mine:
                 self._put(slot.address, slot.original)
