@@ -56,10 +56,11 @@ def test_objects(work, split):
     assert remote_total(result.report) > 20 and not local_reasons(result.report)
 
 
-def test_nothing_tells(work, split):
+@pytest.mark.parametrize("more", ["", 'guard = "1 < 2"'], ids=["plain", "guarded"])
+def test_nothing_tells(work, split, more):
     """Signatures, tracebacks, tracers, profilers, warnings and limits are what they are whole."""
     names = [f"__main__:{name}" for name in ("plain", "raises", "chained", "warns", "caller_of", "frames")]
-    result = work.same(target("watched"), split(*names))
+    result = work.same(target("watched"), split(*names, more=more))
     assert remote_total(result.report) > 10
 
 

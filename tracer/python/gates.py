@@ -49,10 +49,12 @@ FUNCTIONS = {
     "vectorcall": ("PyObject_Vectorcall", "_PyFunction_Vectorcall"), "decref": ("Py_DecRef",), "clear": ("PyErr_Clear",),
     "matches": ("PyErr_ExceptionMatches",), "tstate": ("PyThreadState_GetUnchecked", "_PyThreadState_UncheckedGet"),
 }  # fmt: skip
+# Functions that CPython has from 3.11 on.
+LATER_FUNCTIONS = {"enter_tracing": ("PyThreadState_EnterTracing",), "leave_tracing": ("PyThreadState_LeaveTracing",)}
 # depth_at: where a thread's state has the calls that are left, an int; top: of how many, 0: that is the int behind it.
 # most: so many of them may be taken. plain_at: where a function has a word that makes it a plain one, which is `plain`.
 _WORDS = (
-    "active", *FUNCTIONS, "true", "exception", "depth_at", "top", "most", "plain_at", "plain", "lifted"
+    "active", *FUNCTIONS, *LATER_FUNCTIONS, "true", "exception", "depth_at", "top", "most", "plain_at", "plain", "lifted"
 )  # fmt: skip
 WORDS = {name: 8 * number for number, name in enumerate(_WORDS)}
 
@@ -139,10 +141,32 @@ guarded:
     51                          ; push rcx
     50                          ; push rax
     f0 48 ff 05 @active         ; lock inc qword ptr [active]
+    4c 8b 1d @enter_tracing     ; mov r11, [enter_tracing]  whoever traces or profiles the program sees no guard
+    4d 85 db                    ; test r11, r11
+    0f 84 @asks                 ; je asks
+    ff 15 @tstate               ; call [tstate]
+    48 89 c7                    ; mov rdi, rax
+    ff 15 @enter_tracing        ; call [enter_tracing]
+asks:
+    48 8b 04 24                 ; mov rax, qword ptr [rsp]
+    48 8b 4c 24 08              ; mov rcx, qword ptr [rsp + 8]
+    48 8b 54 24 10              ; mov rdx, qword ptr [rsp + 0x10]
+    48 8b 74 24 18              ; mov rsi, qword ptr [rsp + 0x18]
     4c 8d 1d @guards            ; lea r11, [guards]
     49 8b 3c c3                 ; mov rdi, qword ptr [r11 + rax*8]
     48 0f ba f2 3f              ; btr rdx, 0x3f             the guard may not use the place before the arguments
     ff 15 @vectorcall           ; call [vectorcall]
+    50                          ; push rax
+    48 83 ec 08                 ; sub rsp, 8
+    4c 8b 1d @leave_tracing     ; mov r11, [leave_tracing]
+    4d 85 db                    ; test r11, r11
+    0f 84 @has_asked            ; je has_asked
+    ff 15 @tstate               ; call [tstate]
+    48 89 c7                    ; mov rdi, rax
+    ff 15 @leave_tracing        ; call [leave_tracing]
+has_asked:
+    48 83 c4 08                 ; add rsp, 8
+    58                          ; pop rax
     48 85 c0                    ; test rax, rax
     0f 84 @guard_raised         ; je guard_raised
     45 31 d2                    ; xor r10d, r10d

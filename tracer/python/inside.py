@@ -192,6 +192,18 @@ def find(wanted, received):
     return "\n".join(lines[received:]).encode("utf-8", "backslashreplace")
 
 
+def make_guard_later(function, guard):
+    """As `make_guard` would be when it is called first."""
+    made = []
+
+    def ask(*arguments, **keywords):
+        if not made:
+            made.append(make_guard(function, guard))
+        return made[0](*arguments, **keywords)
+
+    return ask
+
+
 def may_bring(manager, *_):
     """Whether the import that ends, with this lock, may have brought what is wanted: only then radium looks."""
     name = manager._name
@@ -217,9 +229,9 @@ def take_made(wanted, received):
         is_named = is_public(qualname) if pattern_of_name in ("*", "**") else matches(pattern_of_name, qualname)
         if qualname == pattern_of_name + ".__init__":
             # A class is named.
-            tell(number, name, pattern_of_name, function, guard)
+            tell(number, name, pattern_of_name, function, guard, is_whole=False)
         elif is_named:
-            tell(number, name, qualname, function, guard)
+            tell(number, name, qualname, function, guard, is_whole=False)
     return "\n".join(lines[received:]).encode("utf-8", "backslashreplace")
 
 
@@ -230,8 +242,11 @@ def note(number, module, qualname, why):
         lines.append(line)
 
 
-def tell(number, module, qualname, thing, guard):
-    """A line for a thing that a profile names, if it has not been told before."""
+def tell(number, module, qualname, thing, guard, is_whole=True):
+    """A line for a thing that a profile names, if it has not been told before.
+
+    is_whole: whether a function has its defaults, which its maker gives it last.
+    """
     function = function_of(thing)
     if id(function) in held:
         return
@@ -240,6 +255,8 @@ def tell(number, module, qualname, thing, guard):
         made = may_bring
     elif guard is not None and callable(function):
         made = make_guard(function, guard)
+        if not is_whole and not isinstance(made, str):
+            made = make_guard_later(function, guard)
     if not callable(function):
         note(number, module, qualname, "is not split: it cannot be called")
     elif isinstance(made, str):

@@ -149,6 +149,8 @@ class Interpreter:
     def _fill(self) -> None:
         self._note()
         addresses = {name: self._runtime.function(*names) for name, names in layout.FUNCTIONS.items()}
+        later = {name: names for name, names in layout.LATER_FUNCTIONS.items() if self._runtime.has(*names)}
+        addresses.update({name: self._runtime.function(*names) for name, names in later.items()})
         addresses["true"] = self._runtime.data("_Py_TrueStruct")
         self._tracee.memory.write(self.gates.code[0], layout.CODE)
         self._tracee.memory.write(self.gates.base, self.gates.words(addresses))
