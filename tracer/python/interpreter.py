@@ -256,7 +256,7 @@ class Interpreter:
             return
         if self._jobs and _sleeps(regs):
             job = self._jobs.popleft()
-            self._visit(pid, job, self._with_gil(job()), lambda _: None, is_asleep=True)
+            self._visit(pid, job, self._with_gil(self._steps(job)), lambda _: None, is_asleep=True)
         elif not self._is_scheduled and (_waits(regs) or self._kept or not self._request_stop()):
             self._visit(pid, self._schedule, self._schedule(), lambda _: self._wake())
         else:
@@ -311,6 +311,14 @@ class Interpreter:
             yield self._splitting.ask("PyErr_Fetch", at, at + 8, at + 16)
             self._kept.append(_EXCEPTION.unpack(vm.read(self._tracee.pid, at, _EXCEPTION.size)))
             raise
+
+    def _steps(self, job: Job) -> Steps:
+        """Of a thread that has gone into a sub-interpreter nothing is asked: what is ours is the main one's."""
+        ours = self._splitting.interpreter
+        if ours and (yield self._splitting.ask("PyInterpreterState_Get")) != ours:
+            self._retry(job)
+        else:
+            yield from job()
 
     # Visits
 
@@ -431,7 +439,7 @@ class Interpreter:
         def go_on(_: bool) -> None:
             self._tracee.breakpoints.pass_locally(tid, point, ptrace.registers(tid))
 
-        if job is None or not self._visit(tid, job, self._keeping(job()), go_on):
+        if job is None or not self._visit(tid, job, self._keeping(self._steps(job)), go_on):
             self._tracee.breakpoints.pass_locally(tid, point, regs)
 
     def _is_news(self, code: int) -> bool:
@@ -465,7 +473,7 @@ class Interpreter:
             # One at a time: between two bytecodes of our script another thread may get the GIL.
             self._retry(job)
             job = None
-        if job is None or not self._visit(tid, job, job(), go_on):
+        if job is None or not self._visit(tid, job, self._steps(job), go_on):
             self._tracee.breakpoints.pass_locally(tid, point, ptrace.registers(tid))
 
     def _pass(self, tid: int, point: Breakpoint, *, has_raised: bool) -> None:

@@ -118,7 +118,7 @@ class Splitting:
     """splits: by the numbers of their gates; natives: functions in C that were found, to be split where they begin.
 
     slots: what has been changed in objects; cleared: where functions have had their versions. fresh: by number, functions
-    that had just been made when they were split, and where their gates lead then.
+    that had just been made when they were split, and where their gates lead then. interpreter: whose functions they are.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class Splitting:
         self.cleared: list[int] = []
         self.fresh: dict[int, tuple[int, GateKind]] = {}
         self.version = (0, 0)
+        self.interpreter = 0
         self.has_begun = False
         self._is_starting = is_starting
         self._namespace = self._main_module = 0
@@ -235,8 +236,8 @@ class Splitting:
     def _check(self) -> Steps:
         where = f"pid {self._tracee.pid}"
         self.version = check_version(self._objects.text((yield self.ask("Py_GetVersion"))), where)
-        first = yield self.ask("PyInterpreterState_Head")
-        if (yield self.ask("PyInterpreterState_Next", first)):
+        self.interpreter = yield self.ask("PyInterpreterState_Head")
+        if (yield self.ask("PyInterpreterState_Next", self.interpreter)):
             raise NotPossible("runs sub-interpreters", where=where, advice="Python splits need a program with one interpreter")
 
     def _derive(self, base: int, expression: str) -> Generator[Ask, int, int]:
