@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).parent))
 pytest.register_assert_rewrite("harness", "conversation")
 
 from harness import TARGETS, Acceptor, Workplace  # noqa: E402
+from pythons import Python  # noqa: E402
 
 Builder = Callable[..., Path]
 PROGRAM_ONLY = ("-no-pie", "-static")
@@ -87,3 +88,20 @@ def acceptor(work: Workplace) -> Acceptor:
 def profile() -> Callable[[str], Path]:
     """profile(name): the path of tests/targets/NAME.toml"""
     return lambda name: TARGETS / f"{name}.toml"
+
+
+@pytest.fixture
+def place(work: Workplace) -> Iterator[Callable[[Python, str], list[object]]]:
+    """place(python, name): how this interpreter runs a copy of that program of tests/targets/python."""
+    work.env.pop("PYTHONSAFEPATH", None)  # they import what lies beside them
+    folders = []
+
+    def placed(python: Python, name: str) -> list[object]:
+        folder = Path(tempfile.mkdtemp(dir=python.root / "tmp"))
+        folders.append(folder)
+        shutil.copytree(TARGETS / "python", folder, dirs_exist_ok=True)
+        return [*python.argv, Path("/") / folder.relative_to(python.root) / f"{name}.py"]
+
+    yield placed
+    for folder in folders:
+        shutil.rmtree(folder)

@@ -1,90 +1,24 @@
-"""Functions of every CPython that radium knows are split: of other Debian suites (scripts/pythons), of pyenv, of here."""
+"""Functions of every CPython that radium knows are split, however they are called."""
 
-import json
-import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from harness import TARGETS
+from pythons import SPLIT, parameters
 
-TOP = Path(__file__).parents[2]
-VERSIONS = [(3, minor) for minor in range(9, 15)]
-ABOUT = "import json, sys; print(json.dumps([sys.implementation.name + sys.abiflags, *sys.version_info[:2]]))"
 ROUND = r"^\d+ \["
-SPLIT = r"radium: Python \d+\.\d+: [1-9]\d* functions? (is|are) split"
 ASYNCHRONOUS = {"sleeps", "awaits", "never"}
 
 
-@dataclass
-class Python:
-    """An interpreter by its path in `root`, the folder that is its whole file system."""
-
-    name: str
-    path: Path
-    root: Path = Path("/")
-    version: tuple[int, int] | None = None
-
-    def __post_init__(self):
-        """version: None for one that is not there, and for what is no CPython that radium knows."""
-        if (self.root / self.path.relative_to("/")).exists() and (self.root == Path("/") or os.geteuid() == 0):
-            done = subprocess.run([*self.argv, "-I", "-c", ABOUT], capture_output=True, text=True)
-            name, *version = json.loads(done.stdout) if done.returncode == 0 else [""]
-            self.version = tuple(version) if name == "cpython" and tuple(version) in VERSIONS else None
-
-    @property
-    def argv(self):
-        return [self.path] if self.root == Path("/") else ["chroot", self.root, self.path]
-
-
-def debians():
-    listed = subprocess.run([TOP / "scripts/pythons", "--list"], capture_output=True, text=True, check=True).stdout
-    for suite, version in map(str.split, listed.splitlines()):
-        yield Python(f"{suite}-{version}", Path(f"/usr/bin/python{version}"), TOP / ".pythons" / suite)
-
-
-def natives():
-    """Those of this machine's file system, each once."""
-    pyenv = sorted(Path("~/.pyenv/versions").expanduser().glob("*/bin/python3"))
-    paths = {"running": sys.executable, "system": "/usr/bin/python3", **{f"pyenv-{path.parts[-3]}": path for path in pyenv}}
-    by_path = {Path(path).resolve(): name for name, path in reversed(paths.items())}
-    return [Python(name, path) for path, name in reversed(by_path.items())]
-
-
-def pythons():
-    """A parameter for each interpreter; those that are missing are skipped."""
-    of_debian, of_here = list(debians()), [python for python in natives() if python.version]
-    for python in [*of_debian, *of_here]:
-        marks = [] if python.version else [pytest.mark.skip(f"{python.name} is not there: run scripts/pythons, as root")]
-        if python.name.startswith("pyenv") and python.version in [other.version for other in of_debian]:
-            # Another build of a version that is tested anyway.
-            marks.append(pytest.mark.slow)
-        yield pytest.param(python, id=python.name, marks=marks)
-    for version in VERSIONS:
-        if version not in [python.version for python in [*of_debian, *of_here]]:
-            text = ".".join(map(str, version))
-            yield pytest.param(None, id=text, marks=pytest.mark.skip(f"no CPython {text} is there: run pyenv install {text}"))
-
-
-@pytest.fixture(params=pythons())
+@pytest.fixture(params=parameters())
 def python(request):
     return request.param
 
 
 @pytest.fixture
-def program(python, work) -> Callable:
-    """program(name): how this interpreter runs a copy of that program of tests/targets/python."""
-    work.env.pop("PYTHONSAFEPATH", None)  # they import what lies beside them
-    folder = Path(tempfile.mkdtemp(dir=python.root / "tmp"))
-    shutil.copytree(TARGETS / "python", folder, dirs_exist_ok=True)
-    yield lambda name: [*python.argv, Path("/") / folder.relative_to(python.root) / f"{name}.py"]
-    shutil.rmtree(folder)
+def program(python, place) -> Callable:
+    """program(name): how this interpreter runs that program of tests/targets/python."""
+    return lambda name: place(python, name)
 
 
 def attached(work, argv, profile):
