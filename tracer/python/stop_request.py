@@ -8,6 +8,7 @@ pycore_ceval.h and Python/ceval_gil.c of 3.14.
 
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 from radium.errors import NotPossible, RemoteFault
 from radium.linux import vm
@@ -17,7 +18,7 @@ SCRIPT = b"/dev/null\0"
 _COOKIE, _VERSION = b"xdebugpy", (3, 14)
 _PLEASE_STOP = 1 << 5
 # Words of _Py_DebugOffsets: of runtime_state, interpreter_state, and the six of debugger_support.
-_INTERPRETERS_HEAD, _THREADS_MAIN, _SUPPORT, _NWORDS = 5, 10, 89, 95
+_INTERPRETERS_HEAD, _NEXT, _THREADS_MAIN, _SUPPORT, _NWORDS = 5, 8, 10, 89, 95
 _SCRIPT_ROOM = 512
 # sizeof(PyASCIIObject): behind it are the characters.
 _ASCII_NBYTES = 40
@@ -43,11 +44,17 @@ class StopRequest:
             breaker, support, enabled, pending, path, room = words[_SUPPORT:]
             if raw[:8] != _COOKIE or (words[1] >> 24, words[1] >> 16 & 0xFF) != _VERSION or room != _SCRIPT_ROOM:
                 return None
+            if Path(f"/proc/{objects.pid}/root/dev/null").stat().st_size:
+                return None
             interpreter = objects.word(at + words[_INTERPRETERS_HEAD])
+            while following := objects.word(interpreter + words[_NEXT]):
+                # Sub-interpreters come before the main one.
+                interpreter = following
             state = objects.word(interpreter + words[_THREADS_MAIN])
             if not state or not objects.word(interpreter + enabled) & 0xFFFFFFFF:
                 return None
-        except (NotPossible, RemoteFault):
+        except (NotPossible, RemoteFault, OSError):
+            # OSError: a program whose root has no /dev/null would complain of that on its stderr.
             return None
         return cls(objects, entry, state + breaker, state + support + pending, state + support + path)
 
