@@ -345,9 +345,9 @@ class Home:
                 if not area.kind & ANONYMOUS:
                     data.append(wanted)
                     continue
-                there = self._pagemap.populated(*wanted)
+                there, guards = self._pagemap.populated_and_guards(*wanted)
                 data += there
-                zero += subtract([wanted], there)
+                zero += subtract(subtract([wanted], there), guards)
         zero, unseen = normalise(zero), union(self.stale.runs, self._unwatchable.runs)
         return subtract(zero, unseen), normalise([*data, *intersect(unseen, zero)])
 

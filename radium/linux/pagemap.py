@@ -5,8 +5,10 @@ get and optionally clear info about PTEs"). Category masks are those of <linux/f
 """
 
 import ctypes
+import mmap
 import os
 from collections.abc import Iterable
+from functools import cache
 
 from radium.linux.libc import fail, ioctl_function
 
@@ -15,6 +17,8 @@ FILE = 1 << 2
 PRESENT = 1 << 3
 SWAPPED = 1 << 4
 PFNZERO = 1 << 5
+# Since 6.15. Guards themselves (MADV_GUARD_INSTALL) are there since 6.13; glibc 2.42 makes them below threads' stacks.
+GUARD = 1 << 8
 WP_MATCHING = 1
 CHECK_WPASYNC = 2
 ROOM = 2048
@@ -91,7 +95,14 @@ class Pagemap:
 
     def populated(self, start: int, end: int) -> list[tuple[int, int]]:
         """Runs of pages of [start, end) that are present or swapped out, or absent and write-protected (a marker)."""
-        return self._runs(start, end, PRESENT | SWAPPED)
+        return self.populated_and_guards(start, end)[0]
+
+    def populated_and_guards(self, start: int, end: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """`populated`, and runs of guard pages, which nobody can touch; a kernel before 6.15 takes these for populated."""
+        out: list[Region] = []
+        self._scan(start, end, 0, 0, PRESENT | SWAPPED, PRESENT | SWAPPED | (GUARD if tells_guards() else 0), out)
+        guards = [(first, last) for first, last, categories in out if categories & GUARD]
+        return _merged((first, last) for first, last, categories in out if not categories & GUARD), guards
 
     def present(self, start: int, end: int) -> list[Region]:
         """(start, end, categories) of pages of [start, end) that are in memory; FILE for those that are a file's own."""
@@ -99,13 +110,25 @@ class Pagemap:
         self._scan(start, end, 0, 0, PRESENT, PRESENT | FILE, out)
         return out
 
-    def _runs(self, start: int, end: int, categories: int) -> list[tuple[int, int]]:
-        out: list[Region] = []
-        self._scan(start, end, 0, 0, categories, categories, out)
-        merged: list[tuple[int, int]] = []
-        for first, last, _ in out:
-            if merged and merged[-1][1] == first:
-                merged[-1] = (merged[-1][0], last)
-            else:
-                merged.append((first, last))
-        return merged
+
+@cache
+def tells_guards() -> bool:
+    """Whether the kernel knows GUARD."""
+    pages = Pagemap(os.getpid())
+    try:
+        pages._scan(0, mmap.PAGESIZE, 0, 0, GUARD, GUARD, [])
+    except OSError:
+        return False
+    finally:
+        pages.close()
+    return True
+
+
+def _merged(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for first, last in runs:
+        if merged and merged[-1][1] == first:
+            merged[-1] = (merged[-1][0], last)
+        else:
+            merged.append((first, last))
+    return merged

@@ -6,6 +6,8 @@ import os
 import pytest
 from harness import remote_total
 
+from radium.linux import pagemap
+
 
 def test_null_calls_are_remote(build, work, profile):
     """Every call of a function without a reason to stay is committed from the acceptor."""
@@ -53,6 +55,14 @@ def test_memory_that_cannot_be_watched(build, work, profile, tracking):
     """A droppable mapping (Linux 6.11; glibc 2.41 has one) takes no write-protection: its pages are the right ones all the same."""
     split = work.same([build("droppable", library="droppable")], profile("droppable"), "--tracking", tracking)
     assert split.remote("droppable_call") == 20
+
+
+@pytest.mark.skipif(not pagemap.tells_guards(), reason="needs Linux 6.15")
+@pytest.mark.parametrize("tracking", ["pagemap", "checksum"])
+def test_guard_pages(build, work, profile, tracking):
+    """Pages of a mapping that nobody may touch, as glibc 2.42 makes them below threads' stacks, are none in the mirror either."""
+    split = work.same([build("guards", library="guards")], profile("guards"), "--tracking", tracking)
+    assert split.remote("guards_call") >= 12
 
 
 def test_memory_hint_saves_page_ins(build, work, profile):
