@@ -85,6 +85,12 @@ def test_alone(work, program, profile):
     assert [split.remote(name) for name in ("work", "Box", "Box.volume")] == [20, 20, 20]
 
 
+def test_threads(work, program, profile_of_work):
+    """Threads call a function that takes a lock, lets go of the GIL, and is left by its thread's end."""
+    split = work.same([*program("crowd"), 120, 4], profile_of_work)
+    assert split.remote("work") >= 30
+
+
 @pytest.mark.parametrize("is_allowed", [True, False], ids=["allowed", "forbidden"])
 def test_asked_to_stop(work, program, profile_of_work, python, is_allowed):
     """A CPython that can be asked from outside to stop is (PEP 768); others are made to call a function."""

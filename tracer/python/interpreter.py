@@ -297,10 +297,13 @@ class Interpreter:
 
     def _with_gil(self, steps: Steps) -> Steps:
         """Of a visit that begins with taking it."""
+        release = self._splitting.ask("PyGILState_Release")
         try:
             yield from self._keeping(steps)
-        finally:
-            yield self._splitting.ask("PyGILState_Release")
+        except Exception:
+            yield release
+            raise
+        yield release
 
     def _keeping(self, steps: Steps) -> Steps:
         """Where nothing can be raised, as in the middle of a system call: it is at the next safe point where it can."""

@@ -194,9 +194,12 @@ class Splitting:
         scope = self._namespace
         try:
             done = yield self.ask("PyRun_StringFlags", text.encode(), _FILE_INPUT, scope, scope, 0)
-        finally:
+        except Exception:
             if tstate:
                 yield self.ask("PyThreadState_LeaveTracing", tstate)
+            raise
+        if tstate:
+            yield self.ask("PyThreadState_LeaveTracing", tstate)
         if not done:
             raise Raised
         yield self.ask("Py_DecRef", done)
