@@ -42,7 +42,7 @@ def run(work, tmp_path, name, cases):
 def test_some_of_them(work, tmp_path, name):
     """Some test cases of each module."""
     if not has_tests(name):
-        pytest.skip(f"{sys.executable} has no test.{name}: install libpython3-testsuite")
+        pytest.skip(f"{sys.executable} has no test.{name}: run scripts/setup, as root")
     run(work, tmp_path, name, MODULES[name][1])
 
 
@@ -51,5 +51,5 @@ def test_some_of_them(work, tmp_path, name):
 def test_all_of_them(work, tmp_path, name):
     """All tests of each module."""
     if not has_tests(name):
-        pytest.skip(f"{sys.executable} has no test.{name}: install libpython3-testsuite")
+        pytest.skip(f"{sys.executable} has no test.{name}: run scripts/setup, as root")
     run(work, tmp_path, name, [name])
