@@ -247,6 +247,7 @@ def _start(base: int, limits: sandbox.Limits, clocks: wire.Clocks) -> int:
     ready, go = os.pipe()
     pid = os.fork()
     if pid == 0:
+        os.close(go)
         _become(image, ready, limits, clocks)
     os.close(ready)
     os.close(image)
@@ -265,9 +266,10 @@ def _start(base: int, limits: sandbox.Limits, clocks: wire.Clocks) -> int:
 
 
 def _become(image: int, ready: int, limits: sandbox.Limits, clocks: wire.Clocks) -> None:
-    """In the child; does not return."""
+    """In the child; does not return. Without a word, because the session has been killed, there is nothing to become."""
     try:
-        os.read(ready, 1)
+        if not os.read(ready, 1):
+            return
         sandbox.enter(limits, clocks)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.execve(image, [NAME], {})
