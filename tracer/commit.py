@@ -125,8 +125,7 @@ def move(record: CommitRecord) -> None:
         with suppress(TraceeGone):
             if moved.xstate:
                 ptrace.set_xstate(moved.tid, moved.xstate)
-            ptrace.set_signal_mask(moved.tid, moved.mask)
-            ptrace.set_raw_registers(moved.tid, moved.registers)
+            _stand(moved.tid, moved.mask, moved.registers)
     _release(record)
 
 
@@ -134,9 +133,13 @@ def give_back(record: CommitRecord) -> None:
     """Its threads were parked, some of them or all, and the commit has not begun."""
     for moved in record.threads:
         with suppress(TraceeGone):
-            ptrace.set_signal_mask(moved.tid, moved.mask_before)
-            ptrace.set_raw_registers(moved.tid, moved.registers_before)
+            _stand(moved.tid, moved.mask_before, moved.registers_before)
     _release(record)
+
+
+def _stand(tid: int, mask: int, registers: bytes) -> None:
+    ptrace.set_signal_mask(tid, mask)
+    ptrace.set_raw_registers(tid, registers)
 
 
 def _release(record: CommitRecord) -> None:

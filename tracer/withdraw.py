@@ -150,9 +150,7 @@ def annex_gadget(annex: AnnexPlan) -> Gadget:
     return Gadget(annex.park + PARK_SYSCALL, annex.park)
 
 
-def _step_while(
-    threads: Threads, tid: int, is_inside: Callable[[int], bool], ledger: Ledger | None = None
-) -> None:  # fmt: skip
+def _step_while(threads: Threads, tid: int, is_inside: Callable[[int], bool], ledger: Ledger | None = None) -> None:
     """ledger: where it is noted, by who may be killed meanwhile."""
     regs = ptrace.registers(tid)
     if not is_inside(regs.rip):

@@ -37,15 +37,20 @@ def split(tmp_path) -> Path:
     return path
 
 
-def check_split(work, argv, split):
-    """All calls are remote, of a program that runs already, and of one that is started; it does the same as whole."""
+def attached(work, argv, split, line):
+    """The report of a session with a program that runs already, and what it said, this line first; the program does the same as whole."""
     whole = work.run_whole(argv)
     target = work.start(argv, hold=True)
     session = work.attach(target.pid, split)
-    session.running.err.wait_for(SPLIT)
+    session.running.err.wait_for(line)
     target.release()
     assert target.check_success() == whole.stdout
-    report = session.ended()
+    return session.ended(), session.running.err.finish()
+
+
+def check_split(work, argv, split):
+    """All calls are remote, of a program that runs already, and of one that is started; it does the same as whole."""
+    report, _ = attached(work, argv, split, SPLIT)
     for found in (report, work.same(argv, split).report):
         assert remote_total(found) == 40 and not any(one["calls"]["local"] for one in found["splits"])
 
@@ -53,13 +58,7 @@ def check_split(work, argv, split):
 def check_refused(work, argv, split, why):
     """One line says why, the other splits of the profile go on, and the program does the same as whole."""
     split.write_text(split.read_text() + CRC32)
-    whole = work.run_whole(argv)
-    target = work.start(argv, hold=True)
-    session = work.attach(target.pid, split)
-    session.running.err.wait_for(REFUSED)
-    target.release()
-    assert target.check_success() == whole.stdout
-    report, said = session.ended(), session.running.err.finish()
+    report, said = attached(work, argv, split, REFUSED)
     ran = work.same(argv, split)
     for found, text in ((report, said), (ran.report, ran.stderr)):
         (line,) = re.findall(f"^{REFUSED}.*", text, re.MULTILINE)

@@ -2,12 +2,13 @@
 
 import os
 import resource
+import select
 import signal
 import socket
 from pathlib import Path
 
 import pytest
-from harness import poll_until, status
+from harness import DEADLINE_S, poll_until, status
 
 from radium.errors import RadiumError
 from radium.linux import ptrace
@@ -309,6 +310,21 @@ def test_it_dies_with_us():
     os.kill(session, signal.SIGKILL)
     os.waitpid(session, 0)
     poll_until(lambda: not exists(pid) or status(pid)["State"][0] in "ZX", "the vessel ends")
+
+
+def test_one_that_has_not_begun_dies_with_us(monkeypatch):
+    """When the session is killed before it has told its vessel to begin, that ends too."""
+    reading, writing = os.pipe()
+    session = os.fork()
+    if session == 0:
+        monkeypatch.setattr(ptrace, "seize", lambda pid, _: os.kill(os.getpid(), signal.SIGKILL))
+        vessel.Vessel(0x20000, Limits())
+    os.close(writing)
+    os.waitpid(session, 0)
+    # The vessel's process has the other end too.
+    is_closed, _, _ = select.select([reading], [], [], DEADLINE_S)
+    assert is_closed and os.read(reading, 1) == b""
+    os.close(reading)
 
 
 # Sealed

@@ -19,7 +19,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from radium.core.addr import PAGE_SIZE
 from radium.core.regs import NO_SYSCALL, RESTARTS, Registers
@@ -32,7 +32,6 @@ from radium.tracer.breakpoint import MAP_FIXED_NOREPLACE_ANONYMOUS, Breakpoint, 
 from radium.tracer.ledger import GatesPlan
 from radium.tracer.python import gates as layout
 from radium.tracer.python.gates import Gates
-from radium.tracer.python.objects import Objects
 from radium.tracer.python.runtime import Runtime
 from radium.tracer.python.splitting import IMPORTED, Raised, Splitting
 from radium.tracer.python.stop_request import StopRequest
@@ -121,7 +120,8 @@ class Interpreter:
         copied._tracee = tracee
         copied._splitting = self._splitting.copy_for(tracee, copied._note)
         copied._doing, copied._kept, copied._makers, copied._making = {}, deque(), set(self._makers), set()
-        copied._codes, copied._request = set(self._codes), None
+        copied._codes = set(self._codes)
+        copied._request = self._request and replace(self._request, objects=copied._splitting.objects)
         copied._jobs = deque() if self._splitting.has_begun else deque([copied._splitting.begin])
         tracee.memory.write(self.gates.active, bytes(8))
         copied._note()
@@ -268,13 +268,17 @@ class Interpreter:
 
     def _request_stop(self) -> bool:
         """Asks by PEP 768, if nothing has been asked for in vain yet; False: it must be done in the other way."""
-        request = None if self._nscheduled else StopRequest.find(Objects(self._tracee.pid, self._runtime))
+        request = None if self._nscheduled else StopRequest.find(self._splitting.objects)
         if request is None:
             return False
         self._request = request
-        self.arm()
+        try:
+            self.arm()
+            request.ask()
+        except (NotPossible, RemoteFault):
+            self._request = None
+            return False
         self._note_scheduled()
-        request.ask()
         return True
 
     def _note_scheduled(self) -> None:
@@ -325,9 +329,7 @@ class Interpreter:
 
     # Visits
 
-    def _visit(
-        self, tid: int, job: Job, steps: Steps, then: Callable[[bool], None], *, is_asleep: bool = False
-    ) -> bool:
+    def _visit(self, tid: int, job: Job, steps: Steps, then: Callable[[bool], None], *, is_asleep: bool = False) -> bool:
         """Sends a stopped thread, which is to be resumed. is_asleep: it does not hold the GIL."""
         gil = Gil(*map(self._runtime.function, ("PyGILState_Ensure", "PyGILState_Release"))) if is_asleep else None
         try:

@@ -118,7 +118,8 @@ class Splitting:
     """splits: by the numbers of their gates; natives: functions in C that were found, to be split where they begin.
 
     slots: what has been changed in objects; cleared: where functions have had their versions. fresh: by number, functions
-    that had just been made when they were split, and where their gates lead then. interpreter: whose functions they are.
+    that had just been made when they were split, and where their gates lead then. interpreter: whose functions they are, by
+    its address; objects: a reader of its objects.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Splitting:
         self._gates = gates
         self._report = report
         self._say, self._note = say, note
-        self._objects = Objects(tracee.pid, runtime)
+        self.objects = Objects(tracee.pid, runtime)
         self.wanted = [Wanted.parse(split, text) for split in splits for text in split.python]
         self.splits: dict[int, Split] = {}
         self.natives: list[SplitPoint] = []
@@ -162,7 +163,7 @@ class Splitting:
         """That of a forked child, which has all of it in its memory. No step."""
         copied = copy.copy(self)
         copied._tracee, copied._note = tracee, note
-        copied._objects = Objects(tracee.pid, self._runtime)
+        copied.objects = Objects(tracee.pid, self._runtime)
         copied.wanted = [copy.copy(one) for one in self.wanted]
         copied.splits = {number: split.copy_for(copied._read_memory) for number, split in self.splits.items()}
         copied._generators = dict(self._generators)
@@ -222,7 +223,7 @@ class Splitting:
         """Raises Raised, NotPossible."""
         if not self._namespace:
             yield from self._check()
-            exception = self._objects.word(self._runtime.data("PyExc_Exception"))
+            exception = self.objects.word(self._runtime.data("PyExc_Exception"))
             self._put(self._gates.exception, exception)
             self._namespace = yield self.ask("PyDict_New")
         if not self._has_script:
@@ -238,7 +239,7 @@ class Splitting:
 
     def _check(self) -> Steps:
         where = f"pid {self._tracee.pid}"
-        self.version = check_version(self._objects.text((yield self.ask("Py_GetVersion"))), where)
+        self.version = check_version(self.objects.text((yield self.ask("Py_GetVersion"))), where)
         self.interpreter = yield self.ask("PyInterpreterState_Head")
         if (yield self.ask("PyInterpreterState_Next", self.interpreter)):
             raise NotPossible("runs sub-interpreters", where=where, advice="Python splits need a program with one interpreter")
@@ -246,19 +247,19 @@ class Splitting:
     def _derive(self, base: int, expression: str) -> Generator[Ask, int, int]:
         """The address of a type that the expression derives from a type that is made final by its flags."""
         flags_at = base + FLAGS_AT
-        self._put(flags_at, self._objects.word(flags_at) | BASETYPE)
+        self._put(flags_at, self.objects.word(flags_at) | BASETYPE)
         try:
             answer = yield from self._evaluate(f"b'%d' % id({expression})")
         finally:
-            self._put(flags_at, self._objects.word(flags_at) & ~BASETYPE)
+            self._put(flags_at, self.objects.word(flags_at) & ~BASETYPE)
         return int(answer)
 
     def _make_twin(self) -> Steps:
-        base = self._objects.function_type
+        base = self.objects.function_type
         twin = yield from self._derive(base, "globals().setdefault('twin', make_twin(type(make_twin)))")
         # Heap types do not inherit these before 3.12 (inherit_slots).
-        inherited = self._objects.word(base + FLAGS_AT) & (HAVE_VECTORCALL | METHOD_DESCRIPTOR)
-        self._put(twin + FLAGS_AT, self._objects.word(twin + FLAGS_AT) | inherited)
+        inherited = self.objects.word(base + FLAGS_AT) & (HAVE_VECTORCALL | METHOD_DESCRIPTOR)
+        self._put(twin + FLAGS_AT, self.objects.word(twin + FLAGS_AT) | inherited)
         self._twin = twin
 
     def _prepare_checks(self) -> Steps:
@@ -275,7 +276,7 @@ class Splitting:
             # They count calls by way of C separately, behind those two, and allow 1,500 to 10,000 of them.
             at += 2
             top, most = ints[at], ints[at] // 3
-        objects, gates = self._objects, self._gates
+        objects, gates = self.objects, self._gates
         self._plain = objects.word(objects.way(plain_function).slot)
         plain_at = TYPE_AT if self._twin else objects.word(objects.function_type + VECTORCALL_OFFSET_AT)
         plain = objects.function_type if self._twin else self._plain
@@ -347,12 +348,12 @@ class Splitting:
             return
         thing, flags, guard = map(int, rest)
         if int(number) < 0:
-            self._lead_thing(IMPORTED, thing, self._objects.way(thing), guard, "guarded")
+            self._lead_thing(IMPORTED, thing, self.objects.way(thing), guard, "guarded")
         else:
             yield from self._split(self.wanted[int(number)], name, thing, flags, guard)
 
     def _split(self, wanted: Wanted, name: str, thing: int, flags: int, guard: int) -> Steps:
-        way = self._objects.way(thing)
+        way = self.objects.way(thing)
         why_not = way.why_not or self._why_not(way, flags, has_guard=bool(guard))
         if why_not:
             self._say(f"{wanted.split.where}: {name} is not split: {why_not}")
@@ -402,7 +403,7 @@ class Splitting:
         is_coroutine = not flags & _GENERATOR
         expression = f"make_twin_of_generators(types_of_generators()[{int(is_coroutine)}])"
         twin: int = yield from self._derive(self._base(is_coroutine=is_coroutine), expression)
-        self._generators[twin] = self._objects.word(twin)
+        self._generators[twin] = self.objects.word(twin)
         return twin
 
     @property
@@ -413,11 +414,11 @@ class Splitting:
     @property
     def are_generators_gone(self) -> bool:
         """Whether none of those that had been made are there any more."""
-        return all(self._objects.word(twin) <= count for twin, count in self._generators.items())
+        return all(self.objects.word(twin) <= count for twin, count in self._generators.items())
 
     def _lead_generators(self, split: Split, function: int, way: Way, twin: int, *, is_coroutine: bool) -> None:
         """What the function makes from here on is of the twin's type, whose slots lead to gates. No step."""
-        objects, base = self._objects, self._base(is_coroutine=is_coroutine)
+        objects, base = self.objects, self._base(is_coroutine=is_coroutine)
         iternext = objects.word(self._base(is_coroutine=False) + ITERNEXT_AT)
         # A coroutine has no such slot, but is stepped in the same way, by the same function.
         self._lead_slot(self._next_gate(split), twin + ITERNEXT_AT, iternext, was=0 if is_coroutine else iternext)
@@ -443,7 +444,7 @@ class Splitting:
 
     def _lead_thing(self, number: int, thing: int, way: Way, companion: int, kind: GateKind) -> None:
         """An object's own slot. companion: its guard, or the twin of what it makes. No step."""
-        gates, original = self._gates, self._objects.word(way.slot)
+        gates, original = self._gates, self.objects.word(way.slot)
         if way.is_function and self._checks and original == self._plain and kind in ("common", "guarded"):
             kind = "checked"
         self._put(gates.row("targets", number), original)
@@ -457,7 +458,7 @@ class Splitting:
 
     def _lead_class(self, kind: int) -> None:
         """A class has had all versions that it may have. No step."""
-        at, word = kind + VERSIONS_AT, self._objects.word(kind + VERSIONS_AT)
+        at, word = kind + VERSIONS_AT, self.objects.word(kind + VERSIONS_AT)
         self._leads.append(_Lead(Slot(at, word & ~VERSIONS_MASK | MOST_VERSIONS, word), kind=kind))
 
     def _lead_all(self) -> Steps:
@@ -479,7 +480,7 @@ class Splitting:
             self._leads.pop(0)
 
     def _type_slot(self, function: int) -> Slot:
-        return Slot(function + TYPE_AT, self._twin, self._objects.function_type)
+        return Slot(function + TYPE_AT, self._twin, self.objects.function_type)
 
     def _lead_function(self, lead: _Lead) -> Steps:
         """We hold the GIL: nobody else looks at the function now."""
@@ -526,18 +527,18 @@ class Splitting:
             self._counted[number] = now
 
     def _count(self, number: int) -> int:
-        return sum(self._objects.word(self._gates.row(table, number)) for table in ("rejected", "failed"))
+        return sum(self.objects.word(self._gates.row(table, number)) for table in ("rejected", "failed"))
 
     @property
     def has_lifted(self) -> bool:
         """Whether a deep recursion has made functions plain ones (gates.py, `checked`) since this was asked last."""
-        before, self._nlifted = self._nlifted, self._objects.word(self._gates.lifted)
+        before, self._nlifted = self._nlifted, self.objects.word(self._gates.lifted)
         return self._nlifted != before
 
     def split_again(self) -> None:
         """All threads are stopped: plain functions are split ones again."""
         for slot in self.slots:
-            if self._objects.word(slot.address) == slot.original:
+            if self.objects.word(slot.address) == slot.original:
                 self._put(slot.address, slot.mine)
 
     # Leaving
@@ -548,7 +549,7 @@ class Splitting:
         if self._nfunctions != self._ntold:
             self._tell()
         for slot in self.slots:
-            if self._objects.word(slot.address) == slot.mine:
+            if self.objects.word(slot.address) == slot.mine:
                 self._put(slot.address, slot.original)
         for at in self.cleared:
             if self._read_memory(at, 4) == LOST_VERSION:
@@ -566,7 +567,7 @@ class Splitting:
     def let_go(self) -> Steps:
         """What the script keeps is the program's own again, or gone."""
         if self._twin_uses:
-            self._put(self._twin, self._objects.word(self._twin) - self._twin_uses)
+            self._put(self._twin, self.objects.word(self._twin) - self._twin_uses)
             self._twin_uses = 0
         if self.are_generators_gone:
             self._generators.clear()

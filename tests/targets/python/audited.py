@@ -1,12 +1,11 @@
 """audited.py: works until SIGTERM, a line now and then, and notes whether it was asked to run a file (PEP 768)."""
 
-import signal
 import sys
 import time
 
-from common import ready, success
+from common import ready, success, until_sigterm
 
-is_ended, asked = False, []
+is_ended, asked = until_sigterm(), []
 
 
 def work(number):
@@ -18,17 +17,11 @@ def note(event, arguments):
         asked.append(arguments[0])
 
 
-def end(*_):
-    global is_ended
-    is_ended = True
-
-
 def main():
     sys.addaudithook(note)
-    signal.signal(signal.SIGTERM, end)
     ready()
     said = time.monotonic()
-    while not is_ended:
+    while not is_ended():
         assert work(100) == 4950
         if time.monotonic() > said + 0.05:
             said = time.monotonic()

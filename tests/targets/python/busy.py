@@ -1,14 +1,13 @@
 """busy.py: threads that call functions, methods and generators until SIGTERM; C code goes through the generators."""
 
 import gc
-import signal
 import threading
 import time
 import types
 
-from common import ready, success
+from common import ready, success, until_sigterm
 
-is_ended = False
+is_ended = until_sigterm()
 
 
 def work(number):
@@ -30,23 +29,17 @@ class Kind:
 
 def run():
     kind = Kind()
-    while not is_ended:
+    while not is_ended():
         assert work(50) == 40425 and list(steps(3)) == [0, 1, 2] and kind.method(4) == 4 and kind() == 7
         time.sleep(0.002)
 
 
-def end(*_):
-    global is_ended
-    is_ended = True
-
-
 def main():
-    signal.signal(signal.SIGTERM, end)
     threads = [threading.Thread(target=run) for _ in range(4)]
     for thread in threads:
         thread.start()
     ready()
-    while not is_ended:
+    while not is_ended():
         threading.Event().wait(0.1)
     for thread in threads:
         thread.join()

@@ -1,6 +1,7 @@
 """What the Python targets share: the ready line, and the end."""
 
 import os
+import signal
 
 
 def ready():
@@ -12,3 +13,10 @@ def ready():
 
 def success():
     print("EXIT-SUCCESS", flush=True)
+
+
+def until_sigterm():
+    """A function that says whether SIGTERM has come. The handler takes no lock, which the main thread might hold."""
+    seen = []
+    signal.signal(signal.SIGTERM, lambda *_: seen.append(True))
+    return lambda: bool(seen)

@@ -1,13 +1,12 @@
 """contend.py THREADS: threads that compute and sleep until SIGTERM; the main thread sleeps, again and again."""
 
-import signal
 import sys
 import threading
 import time
 
-from common import ready, success
+from common import ready, success, until_sigterm
 
-is_ended = False
+is_ended = until_sigterm()
 
 
 def work(number):
@@ -19,25 +18,19 @@ def work(number):
 
 def run():
     ncalls = 0
-    while not is_ended:
+    while not is_ended():
         assert work(300) == 8955050
         ncalls += 1
         if ncalls % 5 == 0:
             time.sleep(0.001)
 
 
-def end(*_):
-    global is_ended
-    is_ended = True
-
-
 def main():
-    signal.signal(signal.SIGTERM, end)
     threads = [threading.Thread(target=run) for _ in range(int(sys.argv[1]))]
     for thread in threads:
         thread.start()
     ready()
-    while not is_ended:
+    while not is_ended():
         time.sleep(0.05)
     for thread in threads:
         thread.join()

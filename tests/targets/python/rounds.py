@@ -1,12 +1,11 @@
 """What the programs here share that run until they are told to stop. They know nothing of radium."""
 
 import gc
-import signal
 import sys
 import time
 import types
 
-from common import ready, success
+from common import ready, success, until_sigterm
 
 KINDS = types.FunctionType, types.GeneratorType, types.CoroutineType
 
@@ -16,8 +15,7 @@ def play(outcomes, of_kinds):
 
     The first argument says how many rounds; with 0 it goes on until SIGTERM. of_kinds: gives pairs of a thing and its type.
     """
-    told = []
-    signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+    is_told = until_sigterm()
     expected = outcomes()
     for _ in range(20):  # CPython has its quick ways to make these calls now
         assert outcomes() == expected
@@ -25,7 +23,7 @@ def play(outcomes, of_kinds):
     for outcome in expected:
         print(repr(outcome))
     number, last = 0, int(sys.argv[1])
-    while not (told or number == last > 0):
+    while not (is_told() or number == last > 0):
         number += 1
         found = outcomes()
         print(number, [pair for pair in zip(found, expected) if pair[0] != pair[1]], flush=True)
