@@ -1,1 +1,4 @@
-"""BPF programs. None yet: the uprobe trap brings the first one."""
+"""BPF: programs compiled with bcc, their maps, and the links that attach them. Without policy.
+
+The programs themselves (*.c) lie beside this file.
+"""

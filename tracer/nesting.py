@@ -5,6 +5,7 @@ again from there. One that leaves its function otherwise (an exception, longjmp)
 that its thread makes from further up the stack.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from radium.core.mapping import Mapping
@@ -13,12 +14,17 @@ from radium.tracer.breakpoint import Breakpoints
 from radium.tracer.stops import Thread, Threads
 
 
+def _do_nothing(regs: Registers) -> None:
+    return
+
+
 class _Frame(NamedTuple):
-    """A call that runs at home: its thread, the stack pointer at its entry, and where it returns to."""
+    """A call that runs at home: its thread, the stack pointer at its entry, where it returns to, and what is done then."""
 
     thread: Thread
     rsp: int
     back: int
+    on_return: Callable[[Registers], None]
 
 
 class Nesting:
@@ -32,19 +38,26 @@ class Nesting:
         """This is a child that a thread of the parent's has forked, perhaps in the middle of calls."""
         tid = self._threads.pid
         self.returns = set(parent.returns)
-        self._frames[tid] = [frame._replace(thread=self._threads.threads[tid]) for frame in parent._frames_of(forked_by)]
+        thread = self._threads.threads[tid]
+        self._frames[tid] = [frame._replace(thread=thread, on_return=_do_nothing) for frame in parent._frames_of(forked_by)]
 
-    def begin(self, tid: int, rsp: int, back: int, mappings: list[Mapping]) -> None:
-        """A call that was tried runs at home from here on; all threads are stopped.
+    def begin(
+        self, tid: int, rsp: int, back: int, mappings: list[Mapping], on_return: Callable[[Registers], None] = _do_nothing
+    ) -> bool:
+        """A call that was tried runs at home from here on; all threads are stopped. Whether its return will be noticed.
 
-        Where the return address takes no breakpoint, what is inside the call counts by itself. So it does for a caller
-        that is in no file: a compiler at run time may write other code over a breakpoint without our seeing.
+        on_return: called with the registers at the return address, when the thread stands there; never for a call that
+        leaves its function otherwise. Where the return address takes no breakpoint, what is inside the call counts by
+        itself. So it does for a caller that is in no file: a compiler at run time may write other code over a breakpoint
+        without our seeing.
         """
         if not any(m.inode for m in mappings if m.start <= back < m.end):
-            return
-        if self._breakpoints.at(back) or not self._breakpoints.arm([back], mappings):
-            self.returns.add(back)
-            self._frames_of(tid).append(_Frame(self._threads.threads[tid], rsp, back))
+            return False
+        if not self._breakpoints.at(back) and self._breakpoints.arm([back], mappings):
+            return False
+        self.returns.add(back)
+        self._frames_of(tid).append(_Frame(self._threads.threads[tid], rsp, back, on_return))
+        return True
 
     def is_inside(self, tid: int, rsp: int) -> bool:
         """Whether a call that the thread makes with this stack pointer is part of another one."""
@@ -56,8 +69,10 @@ class Nesting:
     def on_return(self, tid: int, regs: Registers) -> None:
         """The thread stands at a return address; it may be that of an inner call."""
         frames = self._frames_of(tid)
-        if frames and (frames[-1].back, frames[-1].rsp + 8) == (regs.rip, regs.rsp):
+        while frames and frames[-1].rsp + 8 < regs.rsp:
             frames.pop()
+        if frames and (frames[-1].back, frames[-1].rsp + 8) == (regs.rip, regs.rsp):
+            frames.pop().on_return(regs)
 
     def _frames_of(self, tid: int) -> list[_Frame]:
         """Outermost first. Those of a thread that had the same id before are none of its own."""

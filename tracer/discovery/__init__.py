@@ -1,0 +1,1 @@
+"""Discovery: what in a running program is worth running elsewhere (`radium trace`)."""
