@@ -55,14 +55,15 @@ class Split:
     """One [[split]] table. Either library and functions are given, or python.
 
     library: a glob over file names and sonames, or "main"; signature: None when the profile has none, then guard and
-    memory are over `radium.core.abi.DEFAULT`; where: "file:line". scratch: what a call writes to large anonymous mappings
-    outside of `memory` is its working storage, of no use to anybody afterwards: it does not come home. python_guard: a guard
-    over the arguments of a Python function; `guard` is None then.
+    memory are over `radium.core.abi.DEFAULT`; declaration: the signature's text, or "". where: "file:line". scratch: what
+    a call writes to large anonymous mappings outside of `memory` is its working storage, of no use to anybody afterwards: it
+    does not come home. python_guard: a guard over the arguments of a Python function; `guard` is None then.
     """
 
     library: str | None
     functions: tuple[FunctionPattern, ...]
     signature: Signature | None
+    declaration: str
     guard: Expression | None
     memory: tuple[MemoryHint, ...]
     stance: Stance
@@ -343,6 +344,7 @@ def _split(values: dict[str, Any], where: str, place: _Place) -> Split:
         library=_library(table),
         functions=tuple(_function(table, text) for text in table.strings("function")),
         signature=signature,
+        declaration=table.get("signature", str, ""),
         guard=table.expression("guard", arguments) if "guard" in table and "python" not in table else None,
         memory=_memory(table, arguments, place.hints),
         stance=cast(Stance, table.choice("stance", ("mirror", "native"))),

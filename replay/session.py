@@ -1,6 +1,6 @@
 """One connection, one mirror: the acceptor's side of a session, in a process of its own.
 
-Hello -> Welcome | Refused      AskNow -> Now      Setup (no answer: a failure answers the first call)
+Hello -> Welcome | Refused      AskNow -> Now      Bulk -> Bulk      Setup (no answer: a failure answers the first call)
 Call -> Answer | Failed
 while calls are here:  Fetch -> Pages, AskBrk -> Brk, AskClock -> Clock, AskThread -> State, Beat,
                            Recall, Discard -> Discarded
@@ -149,6 +149,8 @@ class Session:
             self._discard()
         elif isinstance(message, wire.AskNow):
             self.channel.send(wire.Now(_now()))
+        elif isinstance(message, wire.Bulk):
+            self._answer_bulk(message)
         elif isinstance(message, wire.Audit):
             self._answer_audit(message)
         else:
@@ -164,6 +166,10 @@ class Session:
             self.broken = str(error)
             return
         self.runner = Runner(self.mirror, self)
+
+    def _answer_bulk(self, message: wire.Bulk) -> None:
+        self.channel.skip_payload()
+        self.channel.send(wire.Bulk(0), [memoryview(bytes(message.back_nbytes))], message.back_nbytes)
 
     def _answer_audit(self, message: wire.Audit) -> None:
         if not self.mirror:

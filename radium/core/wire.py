@@ -18,12 +18,13 @@ from radium.core.mapping import Area, LayoutCall, LayoutDelta
 from radium.core.xstate import Component
 from radium.errors import FrameError
 
-PROTOCOL = 5
+PROTOCOL = 6
 MAGIC = b"RAD\x05"
 HEADER = struct.Struct("<4sIQ")
 # Bounds of a frame: a message holds a layout (60 bytes a mapping, 65,530 mappings at most: vm.max_map_count) or runs.
 MAX_MESSAGE = 64 << 20
 MAX_PAYLOAD = 1 << 40
+MAX_BULK = 16 << 20
 # Words of Setup.mm.
 NMM = 10
 
@@ -252,6 +253,12 @@ class Now(Message):
     clocks: Clocks
 
 
+class Bulk(Message):
+    """Initiator: my payload is to be thrown away, and answered by Bulk with a payload of so many bytes."""
+
+    back_nbytes: int
+
+
 class Bye(Message):
     """No more frames come from me."""
 
@@ -268,9 +275,9 @@ class Digests(Message):
     digests: bytes  # 16 bytes a page
 
 
-FromInitiator = Hello | AskNow | Setup | Call | Pages | Brk | Clock | State | Recall | Discard | Bye | Audit
+FromInitiator = Hello | AskNow | Bulk | Setup | Call | Pages | Brk | Clock | State | Recall | Discard | Bye | Audit
 FromAcceptor = (
-    Welcome | Refused | Now | Fetch | AskBrk | AskClock | AskThread | Answer | Failed | Discarded | Beat | Bye | Digests
+    Welcome | Refused | Now | Bulk | Fetch | AskBrk | AskClock | AskThread | Answer | Failed | Discarded | Beat | Bye | Digests
 )
 AnyMessage = FromInitiator | FromAcceptor
 
@@ -308,6 +315,8 @@ def decode(raw: bytes | memoryview) -> AnyMessage:
         _check_setup(message)
     elif isinstance(message, Answer):
         _check_answer(message)
+    elif isinstance(message, Bulk) and not 0 <= message.back_nbytes <= MAX_BULK:
+        raise FrameError(f"a measurement of {message.back_nbytes} bytes")
     elif isinstance(message, Brk) and not 0 <= message.brk <= USER_END:
         raise FrameError(f"a brk of {message.brk:#x}")
     return message

@@ -31,6 +31,7 @@ MESSAGES = [
     wire.Hello(1, "0.1.0", "token", 4096, ["avx2"]),
     wire.Welcome(1, "0.1.0", "6.1", ["pagemap"], "b007", wire.Clocks(5, 6)),
     wire.AskNow(),
+    wire.Bulk(4096),
     wire.Now(wire.Clocks(5, 6)),
     wire.Refused("no", "do this"),
     SETUP,
