@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from radium.core.addr import PAGE_SIZE
 from radium.core.regs import NO_SYSCALL, RESTARTS, Registers
@@ -78,6 +79,14 @@ class _Doing:
     then: Callable[[bool], None]
 
 
+class _Import(NamedTuple):
+    """A thread that imports, the stack pointer at the entry of the function that does it, and where that returns to."""
+
+    tid: int
+    rsp: int
+    back: int
+
+
 class Interpreter:
     """All threads of the tracee are stopped when this is made. is_over: nothing in it leads to us any more.
 
@@ -99,6 +108,9 @@ class Interpreter:
         self._making: set[int] = set()
         self._codes: set[int] = set()
         self._nmade = self._nold = 0
+        # The import that a thread is in: meanwhile thousands of functions are made, and hardly one of the main module's.
+        self._import = runtime.function("PyImport_ImportModuleLevelObject")
+        self._importing: _Import | None = None
         self._doing: dict[int, _Doing] = {}
         self._kept: deque[tuple[int, ...]] = deque()
         self._armed: set[int] = set()
@@ -120,7 +132,7 @@ class Interpreter:
         copied._tracee = tracee
         copied._splitting = self._splitting.copy_for(tracee, copied._note)
         copied._doing, copied._kept, copied._makers, copied._making = {}, deque(), set(self._makers), set()
-        copied._codes = set(self._codes)
+        copied._codes, copied._importing = set(self._codes), None
         copied._request = self._request and replace(self._request, objects=copied._splitting.objects)
         copied._jobs = deque() if self._splitting.has_begun else deque([copied._splitting.begin])
         tracee.memory.write(self.gates.active, bytes(8))
@@ -177,8 +189,16 @@ class Interpreter:
             entries.add(self._request.entry)
         is_likely = self._nmade < MOST_MADE and self._nold < MOST_OLD
         if self._splitting.awaits_function and is_likely and not self._is_leaving:
-            entries |= self._make_function | self._makers
+            entries |= {self._importing.back} if self._is_importing and self._importing else self._where_made
         return entries
+
+    @property
+    def _where_made(self) -> set[int]:
+        return {*self._make_function, *self._makers, self._import}
+
+    @property
+    def _is_importing(self) -> bool:
+        return self._importing is not None and self._importing.tid in self._tracee.threads.threads
 
     @property
     def has_wishes(self) -> bool:
@@ -402,6 +422,13 @@ class Interpreter:
             if splitting.is_main_module(regs.rsi) and self._is_news(regs.rdi):
                 self._makers.add(int.from_bytes(vm.read(self._tracee.pid, regs.rsp, 8), "little"))
                 self._making.add(tid)
+            self._tracee.breakpoints.pass_locally(tid, point, regs)
+        elif entry == self._import and not self._is_importing:
+            self._importing = _Import(tid, regs.rsp, int.from_bytes(vm.read(self._tracee.pid, regs.rsp, 8), "little"))
+            self._tracee.breakpoints.pass_locally(tid, point, regs)
+        elif self._importing is not None and entry == self._importing.back:
+            if (tid, regs.rsp) == (self._importing.tid, self._importing.rsp + 8):
+                self._importing = None
             self._tracee.breakpoints.pass_locally(tid, point, regs)
         else:
             self._at_safe_point(tid, point, self._job_at(entry, tid, regs))
