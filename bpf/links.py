@@ -20,6 +20,7 @@ _PERF_EVENT, _UPROBE_MULTI = 41, 48
 _RETURN = 1
 _CLOEXEC = 8
 _UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe/type")
+_ONLINE = Path("/sys/devices/system/cpu/online")
 # uapi/linux/perf_event.h: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK; the flag `freq` is bit 10 of the attributes.
 _SOFTWARE, _CPU_CLOCK, _FREQ, _ATTR_NBYTES = 1, 0, 1 << 10, 128
 
@@ -121,7 +122,7 @@ def cpu_clock(program: int, frequency: int) -> Link:
     """The program, of kind "perf_event", called so often a second on each CPU that runs anything. Raises NotPossible."""
     fds: list[int] = []
     try:
-        for cpu in sorted(os.sched_getaffinity(0)):
+        for cpu in _online_cpus():
             event = _perf_event(_SOFTWARE, _CPU_CLOCK, frequency, _FREQ, 0, 0, -1, cpu)
             fds.append(event)
             fds.append(_link_event(program, event, 0))
@@ -129,6 +130,12 @@ def cpu_clock(program: int, frequency: int) -> Link:
         Link(fds).close()
         raise NotPossible(f"perf events cannot be had: {error.strerror}") from error
     return Link(fds)
+
+
+def _online_cpus() -> list[int]:
+    """Not only those on which we may run: the tracee may run elsewhere."""
+    ranges = (part.split("-") for part in _ONLINE.read_text().strip().split(","))
+    return [cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)]
 
 
 def _perf_event(kind: int, config: int, period: int, flags: int, config1: int, config2: int, pid: int, cpu: int) -> int:

@@ -68,6 +68,8 @@ class Programs:
     def poll(self, timeout_ms: int) -> None:
         """Handles the records that there are; waits for some as long as that."""
         self._bpf.ring_buffer_poll(timeout_ms)
+        # A program may have left some without waking us.
+        self._bpf.ring_buffer_consume()
 
     def close(self) -> None:
         self._bpf.cleanup()

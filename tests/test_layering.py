@@ -26,9 +26,9 @@ LAYERS = [
 ]
 HEIGHT = {unit: height for height, layer in enumerate(LAYERS) for unit in layer}
 
-# The only files that may wait for a process, and for which: the tracee's threads, the mirror, the acceptor's sessions,
-# the probes of doctor.
-MAY_WAIT = {"tracer/stops.py", "replay/vessel.py", "replay/server.py", "radium/commands/doctor.py"}
+# The only files that may wait for a process, and for which: the tracee's threads, those that are stopped for a sample,
+# the mirror, the acceptor's sessions, the probes of doctor.
+MAY_WAIT = {"tracer/stops.py", "tracer/discovery/sources.py", "replay/vessel.py", "replay/server.py", "radium/commands/doctor.py"}
 WAIT_CALLS = {"waitpid", "waitid", "wait3", "wait4"}
 
 

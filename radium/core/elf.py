@@ -52,6 +52,9 @@ _VERSION_HIDDEN = 1 << 15
 _VERSION_NONE, _VERSION_FIRST_NAMED = 1, 2
 _VER_FLG_BASE = 1
 
+# Version 1; the pointer to .eh_frame relative to itself in 4 bytes; the count in 4; the table relative to the header in 4.
+_UNWIND_HEADER = b"\x01\x1b\x03\x3b"
+
 _SHT_SYMTAB, _SHT_RELA, _SHT_DYNSYM = 2, 4, 11
 _SHF_ALLOC = 2
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
@@ -150,7 +153,8 @@ _NO_SYMBOLS = _SymbolTable(b"", b"", ())
 class ElfImage:
     """An x86-64 executable or shared object. `where` names it in errors.
 
-    kind: "EXEC" is loaded at its link-time addresses, "DYN" anywhere. entry: 0 when there is none.
+    kind: "EXEC" is loaded at its link-time addresses, "DYN" anywhere. entry: 0 when there is none. unwind_header: the
+    address of .eh_frame_hdr, 0 when there is none.
     """
 
     data: Bytes
@@ -161,6 +165,7 @@ class ElfImage:
     segments: tuple[Segment, ...]
     sections: tuple[_Section, ...]
     dynamic: dict[int, int]
+    unwind_header: int
     soname: str | None = field(init=False, default=None)
 
     @classmethod
@@ -176,6 +181,7 @@ class ElfImage:
             header.loads,
             header.sections(),
             header.dynamic(),
+            header.unwind_header,
         )
         name_at = image.dynamic.get(ENUM_D_TAG["DT_SONAME"])
         image.soname = None if name_at is None else _name(image._dynamic_names, name_at, where)
@@ -238,6 +244,20 @@ class ElfImage:
     def irelative(self) -> dict[int, list[int]]:
         """Slots that hold what an ifunc's resolver returned, by the resolver's link-time address."""
         return _grouped((addend, slot) for slot, info, addend in self._relocations() if info == R_X86_64_IRELATIVE)
+
+    @cached_property
+    def function_starts(self) -> list[int]:
+        """Where functions begin, ascending, by the unwinder's search table (.eh_frame_hdr): names are not needed.
+
+        Empty without the table, or when it is not of the form that linkers write (LSB core 5.0, 10.6.2).
+        """
+        at = self.unwind_header
+        if not at or self.at(at, 4) != _UNWIND_HEADER:
+            return []
+        (count,) = struct.unpack("<I", self.at(at + 8, 4))
+        segment = self._segment(at)
+        count = min(count, (segment.vaddr + segment.filesz - at - 12) // 8)
+        return sorted(at + start for start, _ in struct.iter_unpack("<ii", self.at(at + 12, 8 * count)))
 
     def why_not_function(self, name: str) -> str | None:
         """What `name` is here if it is a symbol, but no function: "a data object", for example."""
@@ -406,6 +426,8 @@ class _Headers:
         self.entry: int = self.header.e_entry
         segments = self._program_headers()
         self.other_segments = {one.p_type: one for one in segments if one.p_type != "PT_LOAD"}
+        table = self.other_segments.get("PT_GNU_EH_FRAME")
+        self.unwind_header: int = table.p_vaddr if table else 0
         self.loads = tuple(
             Segment(one.p_vaddr, one.p_offset, one.p_filesz, one.p_memsz, one.p_flags)
             for one in segments

@@ -1,0 +1,242 @@
+"""Two ways to samples: perf events through BPF, and stops by ptrace where that is not possible.
+
+Sources: ptrace(2), PTRACE_SEIZE and PTRACE_INTERRUPT; waitid(2); include/linux/proc_ns.h.
+"""
+
+import os
+import signal
+import struct
+import time
+from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Protocol
+
+from radium.bpf import links, program, stats
+from radium.errors import NotPossible, RemoteFault, TraceeGone
+from radium.linux import procfs, ptrace, vm
+from radium.tracer.discovery.unwinder import NREGISTERS, RSP
+
+STACK_NBYTES = 1 << 15
+_PAGE_NBYTES = 4096
+# So many bytes of samples may wait, of all CPUs together; the kernel wants a power of two. We are woken when a
+# quarter has come.
+_RING_NBYTES = 1 << 24
+_HEAD = struct.Struct(f"<IIQ{NREGISTERS}Q")
+# The initial namespace of process ids has this inode; BPF programs see the ids that are valid there.
+_INITIAL_PIDS = 0xEFFFFFFC
+# One tick of the fallback stops so many threads at most: with more, each has its turn.
+_STOPS_AT_ONCE = 32
+# A thread that does not stop for so long sleeps where nothing wakes it (state D).
+_STOP_S = 0.05
+_WALL = 0x40000000
+_WAIT_FOR = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL
+
+
+class Record(NamedTuple):
+    """Where a thread was. registers: of user mode, as DWARF numbers them; stack: a copy from rsp on."""
+
+    pid: int
+    registers: Sequence[int]
+    stack: bytes
+
+
+class Source(Protocol):
+    @property
+    def way(self) -> str: ...
+
+    @property
+    def frequency(self) -> float: ...
+
+    def watch(self, pids: Set[int]) -> None:
+        """These are sampled from now on, and no others."""
+
+    def take(self, timeout_ms: int) -> list[Record]:
+        """The samples of so long, about."""
+
+    def cost_s(self) -> float:
+        """What it has taken of the CPU time of those that were sampled."""
+
+    def notes(self) -> list[str]: ...
+
+    def close(self) -> None: ...
+
+
+class PerfEvents:
+    """The program `sample` at every tick of each CPU's clock."""
+
+    way = "perf events"
+
+    def __init__(self, frequency: int) -> None:
+        """Raises NotPossible."""
+        if Path("/proc/self/ns/pid").stat().st_ino != _INITIAL_PIDS:
+            raise NotPossible("BPF sees other process ids than radium, which runs in a container")
+        self.frequency: float = frequency
+        self._records: list[Record] = []
+        self._watched: set[int] = set()
+        defines = [
+            f"STACK_NBYTES={STACK_NBYTES}",
+            f"RING_NPAGES={_RING_NBYTES // _PAGE_NBYTES}",
+            f"WAKE_EVERY={_RING_NBYTES // STACK_NBYTES // 4}",
+        ]
+        self._programs = program.Programs(program.source("sample"), defines)
+        self._stats: stats.Stats | None = None
+        try:
+            self._fd = self._programs.load("on_tick", "perf_event")
+            self._programs.on_records("samples", self._note)
+            self._wanted, self._lost = self._programs.map("wanted"), self._programs.map("lost")
+            self._stats = stats.Stats()
+            self._link = links.cpu_clock(self._fd, frequency)
+        except NotPossible:
+            self._close()
+            raise
+
+    def watch(self, pids: Set[int]) -> None:
+        for pid in self._watched - pids:
+            self._wanted.remove(_u32(pid))
+        for pid in pids - self._watched:
+            self._wanted.set(_u32(pid), _u32(1))
+        self._watched = set(pids)
+
+    def take(self, timeout_ms: int) -> list[Record]:
+        self._programs.poll(timeout_ms)
+        records, self._records = self._records, []
+        return records
+
+    def cost_s(self) -> float:
+        """Of the program; the interrupt that calls it, some microseconds, is not in it."""
+        return stats.cost(self._fd).seconds
+
+    def notes(self) -> list[str]:
+        lost = int.from_bytes(self._lost.get(_u32(0)) or b"", "little")
+        return [f"{lost} samples were lost: radium did not keep up"] if lost else []
+
+    def close(self) -> None:
+        self._link.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._stats:
+            self._stats.close()
+        self._programs.close()
+
+    def _note(self, raw: bytes) -> None:
+        pid, _, nbytes, *registers = _HEAD.unpack_from(raw)
+        self._records.append(Record(pid, registers, raw[_HEAD.size : _HEAD.size + nbytes]))
+
+
+class Stops:
+    """Each running thread is stopped for some ten microseconds, ten times a second. Nobody else may trace it."""
+
+    way = "ptrace"
+    frequency: ClassVar[float] = 10
+
+    def __init__(self) -> None:
+        self._pids: set[int] = set()
+        self._cost_s = 0.0
+        self._next = time.monotonic()
+        self._turn = 0
+        self._notes: dict[str, None] = {}
+
+    def watch(self, pids: Set[int]) -> None:
+        self._pids = set(pids)
+
+    def take(self, timeout_ms: int) -> list[Record]:
+        time.sleep(min(max(self._next - time.monotonic(), 0), timeout_ms / 1000))
+        if time.monotonic() < self._next:
+            return []
+        self._next = time.monotonic() + 1 / self.frequency
+        return [record for pid in self._pids for record in self._sample(pid)]
+
+    def cost_s(self) -> float:
+        return self._cost_s
+
+    def notes(self) -> list[str]:
+        return list(self._notes)
+
+    def close(self) -> None:
+        """Nothing is held between two ticks."""
+
+    def _sample(self, pid: int) -> Iterator[Record]:
+        with suppress(TraceeGone):
+            tracer = int(procfs.status(pid)["TracerPid"])
+            if tracer:
+                self._notes[f"pid {pid} is traced by process {tracer}: it cannot be sampled"] = None
+                return
+            for tid in self._running(pid):
+                record = self._stop(pid, tid)
+                if record:
+                    yield record
+
+    def _running(self, pid: int) -> list[int]:
+        tids = procfs.threads(pid)
+        start = self._turn % len(tids)
+        turn = (tids[start:] + tids[:start])[:_STOPS_AT_ONCE]
+        self._turn += len(turn)
+        return [tid for tid in turn if _is_running(pid, tid)]
+
+    def _stop(self, pid: int, tid: int) -> Record | None:
+        before = time.monotonic()
+        try:
+            ptrace.seize(tid, 0)
+        except OSError as error:
+            self._notes[f"pid {pid} cannot be traced ({os.strerror(error.errno or 0)}): it cannot be sampled"] = None
+            return None
+        except TraceeGone:
+            return None
+        signal_number = 0
+        try:
+            ptrace.interrupt(tid)
+            stop = _wait_for_stop(tid)
+            if stop is None:
+                return None
+            signal_number = stop
+            return _record(pid, tid)
+        except TraceeGone:
+            return None
+        finally:
+            with suppress(TraceeGone):
+                ptrace.detach(tid, signal_number)
+            self._cost_s += time.monotonic() - before
+
+
+def _is_running(pid: int, tid: int) -> bool:
+    with suppress(TraceeGone):
+        return procfs.read(pid, f"task/{tid}/stat").rpartition(b")")[2].split()[0] == b"R"
+    return False
+
+
+def _record(pid: int, tid: int) -> Record:
+    regs = ptrace.registers(tid)
+    numbered = [
+        regs.rax, regs.rdx, regs.rcx, regs.rbx, regs.rsi, regs.rdi, regs.rbp, regs.rsp,
+        regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rip,
+    ]  # fmt: skip
+    return Record(pid, numbered, _copy_stack(pid, numbered[RSP]))
+
+
+def _copy_stack(pid: int, start: int) -> bytes:
+    for nbytes in (STACK_NBYTES, _PAGE_NBYTES - start % _PAGE_NBYTES):
+        with suppress(RemoteFault):
+            return vm.read(pid, start, nbytes)
+    return b""
+
+
+def _wait_for_stop(tid: int) -> int | None:
+    """The signal that the thread was about to get (0: none); None if it has ended, which is left for others to see."""
+    deadline = time.monotonic() + _STOP_S
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    try:
+        while (found := os.waitid(os.P_PID, tid, _WAIT_FOR)) is None:
+            if not signal.sigtimedwait({signal.SIGCHLD}, max(deadline - time.monotonic(), 0)):
+                return None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if found.si_code != os.CLD_TRAPPED:
+        return None
+    _, status = os.waitpid(tid, _WALL)
+    return 0 if status >> 16 == ptrace.EVENT_STOP else os.WSTOPSIG(status)
+
+
+def _u32(value: int) -> bytes:
+    return value.to_bytes(4, "little")
