@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
 from radium.bpf import links, program, stats
+from radium.core.addr import PAGE_SIZE
 from radium.errors import NotPossible, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace, vm
 from radium.tracer.discovery.unwinder import NREGISTERS, RSP
 
-STACK_NBYTES = 1 << 15
-_PAGE_NBYTES = 4096
-# So many bytes of samples may wait, of all CPUs together; the kernel wants a power of two. We are woken when a
-# quarter has come.
-_RING_NBYTES = 1 << 24
+# Enough for OpenBLAS, whose kernels have 31 KiB of buffers on the stack, under an interpreter.
+STACK_NBYTES = 1 << 16
+# So many samples may wait, of all CPUs together; a power of two for each. We are woken when a quarter has come.
+_WAITING = 1 << max((os.cpu_count() or 1) * 8 - 1, 255).bit_length()
 _HEAD = struct.Struct(f"<IIQ{NREGISTERS}Q")
 # The initial namespace of process ids has this inode; BPF programs see the ids that are valid there.
 _INITIAL_PIDS = 0xEFFFFFFC
@@ -76,8 +76,8 @@ class PerfEvents:
         self._watched: set[int] = set()
         defines = [
             f"STACK_NBYTES={STACK_NBYTES}",
-            f"RING_NPAGES={_RING_NBYTES // _PAGE_NBYTES}",
-            f"WAKE_EVERY={_RING_NBYTES // STACK_NBYTES // 4}",
+            f"RING_NPAGES={_WAITING * STACK_NBYTES // PAGE_SIZE}",
+            f"WAKE_EVERY={_WAITING // 4}",
         ]
         self._programs = program.Programs(program.source("sample"), defines)
         self._stats: stats.Stats | None = None
@@ -216,7 +216,7 @@ def _record(pid: int, tid: int) -> Record:
 
 
 def _copy_stack(pid: int, start: int) -> bytes:
-    for nbytes in (STACK_NBYTES, _PAGE_NBYTES - start % _PAGE_NBYTES):
+    for nbytes in (STACK_NBYTES, PAGE_SIZE - start % PAGE_SIZE):
         with suppress(RemoteFault):
             return vm.read(pid, start, nbytes)
     return b""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence, Set
 from functools import cache
 from typing import Any, NamedTuple
 
-from radium.core.addr import page_floor
+from radium.core.addr import PAGE_SIZE, USER_END, page_floor
 from radium.core.mapping import Mapping, parse_maps
 from radium.errors import NotPossible
 from radium.linux import procfs
@@ -26,9 +26,6 @@ RSP, RIP, NREGISTERS = 7, 16, 17
 _OK, _ABORT = 0, 1
 # A stack that is deeper is none that a person reads; recursion without end is cut here.
 MAX_FRAMES = 512
-# How far a function without tables may be from its return address.
-_SCAN_NBYTES = 1 << 14
-_PAGE_NBYTES = 4096
 _WORD = struct.Struct("<Q")
 
 _Address = ctypes.c_uint64
@@ -126,8 +123,8 @@ class Unwinder:
         frames = self._walk(registers)
         if frames.whole or len(frames.addresses) != 1:
             return frames
-        for at, word in enumerate(struct.unpack_from(f"<{min(len(stack), _SCAN_NBYTES) // 8}Q", stack)):
-            if word > _PAGE_NBYTES and self._is_behind_call(word):
+        for at, word in enumerate(struct.unpack_from(f"<{len(stack) // 8}Q", stack)):
+            if PAGE_SIZE < word < USER_END and self._is_behind_call(word):
                 above = list(registers)
                 above[RIP], above[RSP] = word, registers[RSP] + 8 * (at + 1)
                 further = self._walk(above)
