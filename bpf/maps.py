@@ -19,6 +19,8 @@ class Map:
         self._value = ctypes.create_string_buffer(self.value_nbytes)
         addresses = (ctypes.addressof(self._key), ctypes.addressof(self._value))
         self._attr = ctypes.create_string_buffer(struct.pack("<IIQQQ", fd, 0, *addresses, 0))
+        # What a command does not use must be zero.
+        self._key_attr = ctypes.create_string_buffer(struct.pack("<IIQQQ", fd, 0, addresses[0], 0, 0))
 
     def get(self, key: bytes) -> bytes | None:
         return self._value.raw if self._call(_LOOKUP, key) else None
@@ -33,7 +35,8 @@ class Map:
 
     def remove(self, key: bytes) -> bool:
         """Whether it was there."""
-        return self._call(_DELETE, key)
+        self._key.raw = key
+        return _bpf(_DELETE, self._key_attr)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Those that are there all the time are told; if others come and go, some may be told twice or not at all."""

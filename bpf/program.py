@@ -54,7 +54,7 @@ class Programs:
         return int(loaded.fd)
 
     def map(self, name: str) -> Map:
-        table = self._bpf[name]
+        table = self._bpf[name.encode()]
         return Map(table.map_fd, self._bcc.ct.sizeof(table.Key), self._bcc.ct.sizeof(table.Leaf))
 
     def on_records(self, name: str, handler: Callable[[bytes], None]) -> None:
@@ -63,7 +63,7 @@ class Programs:
         def call(context: object, data: int, nbytes: int) -> None:
             handler(self._bcc.ct.string_at(data, nbytes))
 
-        self._bpf[name].open_ring_buffer(call)
+        self._bpf[name.encode()].open_ring_buffer(call)
 
     def poll(self, timeout_ms: int) -> None:
         """Handles the records that there are; waits for some as long as that."""

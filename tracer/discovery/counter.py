@@ -15,7 +15,7 @@ import os
 import struct
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -35,6 +35,7 @@ _NSTACK, _NCLASSES = 8, 48
 _NVALUES = len(INTEGER_ARGUMENTS) + _NSTACK
 _COUNTED = struct.Struct(f"<4Q{_NCLASSES}Q")
 _OBSERVATION = struct.Struct(f"<3Q{_NVALUES}Q{_NVALUES}Q")
+_CALL = struct.Struct("<4Q")
 _PAIR, _U32, _U64 = struct.Struct("<2Q"), struct.Struct("<I"), struct.Struct("<Q")
 _KEPT, _MAX_SITES, _CALLERS = 48, 2048, 8
 # All are armed for so long first, to see which are too hot; then we look so often.
@@ -141,22 +142,29 @@ class _Links:
 
     def __init__(self, counter: "_Counter", functions: Sequence[_Function]) -> None:
         self.functions = functions
-        self._links: list[links.Link] = []
-        entries = [one.entry for one in functions]
-        sites = {probe.cookie: probe for one in functions for probe in one.sites.values()}
-        # Returns first: a call that has been seen to begin is then seen to return.
-        self._links += counter.attach(counter.return_fd, sites.values())
-        self._links += counter.attach(counter.entry_fd, entries)
+        self._counter = counter
+        self._sites: set[int] = set()
+        self._links = counter.attach(counter.entry_fd, [one.entry for one in functions])
+        self.arm_sites()
         for one in functions:
             one.armed_at = time.monotonic()
+
+    def arm_sites(self) -> None:
+        """Those that are not armed yet."""
+        sites = {probe.cookie: probe for one in self.functions for probe in one.sites.values()}
+        self._links += self._counter.attach(
+            self._counter.return_fd, [probe for cookie, probe in sites.items() if cookie not in self._sites]
+        )
+        self._sites |= sites.keys()
 
     def close(self) -> None:
         for one in self.functions:
             if one.armed_at is not None:
                 one.watched_s += time.monotonic() - one.armed_at
             one.armed_at = None
-        for link in reversed(self._links):
+        for link in self._links:
             link.close()
+        self._counter.forget_calls({one.index for one in self.functions})
 
 
 class _Counter:
@@ -259,25 +267,20 @@ class _Counter:
     def _entries(self, index: int) -> int:
         return _COUNTED.unpack(self._functions_map.get(_U32.pack(index)) or bytes(_COUNTED.size))[0]
 
-    def find_sites(self) -> bool:
-        """Whether there are new places that functions return to: those of their most frequent callers."""
-        new = False
+    def find_sites(self) -> None:
+        """Notes new places that functions return to: those of their most frequent callers."""
         callers = self._pairs("callers")
         for one in self.functions:
             for address, _ in callers[one.index].most_common(_CALLERS):
                 if address not in one.sites and len(one.sites) < _CALLERS:
-                    new |= self._add_site(one, address)
-        return new
+                    self._add_site(one, address)
 
-    def _add_site(self, one: _Function, address: int) -> bool:
-        if address not in self._site_cookies and len(self._site_cookies) == _MAX_SITES:
-            return False
+    def _add_site(self, one: _Function, address: int) -> None:
         place = self._code.place_of(address)
-        if place is None:
-            return False
-        cookie = self._site_cookies.setdefault(address, len(self._site_cookies))
-        one.sites[address] = self._probe(place, cookie)
-        return True
+        is_full = address not in self._site_cookies and len(self._site_cookies) == _MAX_SITES
+        if place is not None and not is_full:
+            cookie = self._site_cookies.setdefault(address, len(self._site_cookies))
+            one.sites[address] = self._probe(place, cookie)
 
     def _pairs(self, name: str) -> defaultdict[int, Counter[int]]:
         found: defaultdict[int, Counter[int]] = defaultdict(Counter)
@@ -285,6 +288,13 @@ class _Counter:
             index, what = _PAIR.unpack(key)
             found[index][what] = _U64.unpack(value)[0]
         return found
+
+    def forget_calls(self, functions: Set[int]) -> None:
+        """Those that are under way: they return unseen, and a later return must not be taken for theirs."""
+        away = self._programs.map("away")
+        for key, value in list(away.items()):
+            if _CALL.unpack(value)[2] in functions:
+                away.remove(key)
 
     def results(self) -> dict[Frame, Counted]:
         callers, threads = self._pairs("callers"), self._pairs("threads")
@@ -353,7 +363,7 @@ def count(
 
 def _adjust(counter: _Counter, armed: _Links) -> _Links:
     """Arms places of return that are new, and takes out what is too hot. The links from now on."""
-    new_sites = counter.find_sites()
+    counter.find_sites()
     more = counter.note_costs()
     spent = sum(more[one.index] for one in armed.functions)
     allowed = BUDGET * _LOOK_S
@@ -362,7 +372,8 @@ def _adjust(counter: _Counter, armed: _Links) -> _Links:
         hottest = cool.pop()
         hottest.hot = True
         spent -= more[hottest.index]
-    if not new_sites and len(cool) == len(armed.functions):
+    if len(cool) == len(armed.functions):
+        armed.arm_sites()
         return armed
     armed.close()
     return _Links(counter, cool)

@@ -196,7 +196,7 @@ def sample(
 ) -> Sampled:
     """Samples these processes and their children, so often a second on each CPU, until they have ended or it is time.
 
-    duration_s: None for as long as they live. Without BPF the frequency is lower. Raises NotPossible.
+    duration_s: None for as long as they live. Without BPF the frequency is lower. Raises NotPossible, TraceeGone.
     """
     source, notes = _source(frequency)
     family, tally, pythons = Family(pids), _Tally(), _Pythons(frequency)

@@ -1,0 +1,35 @@
+// throwing: exceptions, and returns, that pass a function whose calls somebody may be counting.
+#include "target.h"
+#include <stdexcept>
+
+extern "C" __attribute__((noinline)) long throwing_task(long n)
+{
+    if (n % 3 == 0)
+        throw std::runtime_error("third");
+    return n;
+}
+
+extern "C" __attribute__((noinline)) long passing_task(long n)
+{
+    return throwing_task(n) + 1;
+}
+
+int main()
+{
+    ready();
+    long caught = 0, sum = 0;
+    char go;
+    CHECK(read(0, &go, 1) == 1);
+    for (long n = 0; n < 300; n++) {
+        try {
+            sum += passing_task(n);
+        } catch (const std::runtime_error &) {
+            caught++;
+        }
+    }
+    printf("caught %ld, sum %ld\n", caught, sum);
+    puts("CALLED");
+    fflush(stdout);
+    CHECK(read(0, &go, 1) == 1);
+    return success();
+}
