@@ -363,7 +363,7 @@ class Resolver:
     def _add(self, split: "Split", owner: MappedObject, symbol: Symbol) -> str | None:
         """Make the function a split point. Returns the reason if it cannot be one. Raises NotPossible."""
         label = _label(symbol)
-        address = self._address(owner, symbol)
+        address = self.address(owner, symbol)
         if address is None:
             self._pending.append(_Pending(split, owner, symbol))
             return (
@@ -381,7 +381,8 @@ class Resolver:
         self._owners[address] = owner
         return None
 
-    def _address(self, owner: MappedObject, symbol: Symbol) -> int | None:
+    def address(self, owner: MappedObject, symbol: Symbol) -> int | None:
+        """Where its code is; None for an indirect function without an implementation yet. Raises TraceeGone."""
         if symbol.kind == "func":
             return owner.base + symbol.value
         return self._chosen(owner, symbol)

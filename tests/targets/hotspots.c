@@ -45,6 +45,17 @@ static void *make_calls(void *argument)
     return argument;
 }
 
+/* An indirect function's implementation, which has no name in a stripped libc. */
+static void copy_for_ever(size_t nbytes)
+{
+    char *from = calloc(1, nbytes), *to = calloc(1, nbytes);
+    CHECK(from && to);
+    for (;;) {
+        memcpy(to, from, nbytes);
+        __asm__ volatile("" ::: "memory");
+    }
+}
+
 /* Two threads make the same calls, when they are told to. */
 static void calls(void)
 {
@@ -79,6 +90,8 @@ int main(int argc, char **argv)
     if (!strcmp(mode, "sizes"))
         for (int n = 1;; n = n % 100 + 1)
             sized_work(&n, 1000);
+    if (!strcmp(mode, "copies"))
+        copy_for_ever((size_t)argc << 20);
     if (!strcmp(mode, "hot"))
         for (;;)
             tiny_task(1);

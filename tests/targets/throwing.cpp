@@ -1,6 +1,7 @@
 // throwing: exceptions, and returns, that pass a function whose calls somebody may be counting.
 #include "target.h"
 #include <stdexcept>
+#include <thread>
 
 extern "C" __attribute__((noinline)) long throwing_task(long n)
 {
@@ -14,19 +15,35 @@ extern "C" __attribute__((noinline)) long passing_task(long n)
     return throwing_task(n) + 1;
 }
 
-int main()
+static long caught, sum;
+
+static void call(long n)
 {
+    try {
+        sum += passing_task(n);
+    } catch (const std::runtime_error &) {
+        caught++;
+    }
+}
+
+static void call_for_ever()
+{
+    for (long n = 0;; n++)
+        call(3 * n);
+}
+
+int main(int argc, char **)
+{
+    if (argc > 1) {
+        std::thread other(call_for_ever);
+        ready();
+        call_for_ever();
+    }
     ready();
-    long caught = 0, sum = 0;
     char go;
     CHECK(read(0, &go, 1) == 1);
-    for (long n = 0; n < 300; n++) {
-        try {
-            sum += passing_task(n);
-        } catch (const std::runtime_error &) {
-            caught++;
-        }
-    }
+    for (long n = 0; n < 300; n++)
+        call(n);
     printf("caught %ld, sum %ld\n", caught, sum);
     puts("CALLED");
     fflush(stdout);

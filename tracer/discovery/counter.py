@@ -30,6 +30,8 @@ from radium.tracer.discovery.symbols import CodeMap, Frame, Place
 
 MAX_FUNCTIONS = 256
 BUDGET = 0.05
+# Moments of those that are too hot for it may bring the whole to no more than this: calls without end are no candidates.
+_HOT_BUDGET = BUDGET / 2
 # As count.c has them.
 _NSTACK, _NCLASSES = 8, 48
 _NVALUES = len(INTEGER_ARGUMENTS) + _NSTACK
@@ -382,7 +384,7 @@ def _adjust(counter: _Counter, armed: _Links) -> _Links:
 def _watch_hot(counter: _Counter, share: float) -> None:
     """The hot function that was watched least is armed for a moment, if there is budget left."""
     hot = [one for one in counter.functions if one.hot]
-    if not hot or share > BUDGET:
+    if not hot or share > _HOT_BUDGET:
         return
     moment = _Links(counter, [min(hot, key=lambda one: one.watched_s)])
     time.sleep(_MOMENT_S)

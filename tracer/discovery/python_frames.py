@@ -23,7 +23,7 @@ from radium.tracer.discovery.symbols import Frame, Stack
 
 INSTALL = "pip install py-spy"
 _FRAME = re.compile(r"(.*) \((.+?)(?::(\d+))?\)$")
-_PACKAGES = re.compile(r"/(?:site|dist)-packages/|/lib/python3\.\d+t?/")
+_PACKAGES = re.compile(r"/(?:site|dist)-packages/|/lib/python3\.\d+t?/(?!(?:site|dist)-packages/)")
 # What it has at the end is little.
 _END_S = 10
 # Reading itself fails now and then, because nobody is stopped for it; more would be of no use either.

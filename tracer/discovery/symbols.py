@@ -4,13 +4,14 @@ Source: proc(5) on /proc/PID/maps.
 """
 
 from bisect import bisect_right
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
 from radium.core.addr import USER_END
 from radium.core.elf import ElfImage, Symbol
 from radium.core.mapping import PROT_EXEC, Mapping, parse_maps
-from radium.errors import NotPossible
+from radium.errors import NotPossible, TraceeGone
 from radium.linux import procfs
 from radium.tracer.discovery.unwinder import Vdso
 from radium.tracer.python import runtime
@@ -36,12 +37,11 @@ JIT, UNKNOWN, VDSO = Frame("[jit]"), Frame("[unknown]"), Frame("[vdso]")
 
 
 class Place(NamedTuple):
-    """Where an exported function is. offset: in the file `path`, which can be opened."""
+    """Where code is. offset: in the file `path`, which can be opened."""
 
     address: int
     path: str
     offset: int
-    nbytes: int
 
 
 class CodeMap:
@@ -54,6 +54,7 @@ class CodeMap:
         self._starts: list[int] = []
         self._ranges: list[tuple[int, MappedObject | Vdso | None]] = []
         self._frames: dict[int, Frame] = {}
+        self._chosen: dict[MappedObject, dict[int, str]] = {}
 
     def refresh(self) -> None:
         """Reads /proc/PID/maps. Raises TraceeGone, NotPossible."""
@@ -71,7 +72,7 @@ class CodeMap:
         starts = sorted(ranges)
         found = [ranges[start] for start in starts]
         if (starts, found) != (self._starts, self._ranges):
-            self._starts, self._ranges, self._frames = starts, found, {}
+            self._starts, self._ranges, self._frames, self._chosen = starts, found, {}, {}
 
     @property
     def is_python(self) -> bool:
@@ -100,17 +101,18 @@ class CodeMap:
         for one in self._resolver.objects(self._maps):
             if _library(one) != frame.library:
                 continue
-            for symbol in one.image.exported:
-                if symbol.kind == "func" and label(symbol) == frame.function and one.can_execute(one.base + symbol.value):
-                    return Place(one.base + symbol.value, one.file.path, _offset(one.image, symbol.value), symbol.size)
+            for symbol in one.image.exported_by_name.get(frame.function.partition("@")[0], ()):
+                address = self._resolver.address(one, symbol)
+                if label(symbol) == frame.function and address is not None and one.can_execute(address):
+                    return Place(address, one.file.path, _offset(one.image, address - one.base))
         return None
 
     def place_of(self, address: int) -> Place | None:
-        """The place in its file of any code; nbytes is 0."""
+        """That of any code; None where it is in no file."""
         one = self.object_at(address)
         if not isinstance(one, MappedObject):
             return None
-        return Place(address, one.file.path, _offset(one.image, address - one.base), 0)
+        return Place(address, one.file.path, _offset(one.image, address - one.base))
 
     def _range_at(self, address: int) -> tuple[int, MappedObject | Vdso | None] | None:
         at = bisect_right(self._starts, address) - 1
@@ -127,10 +129,26 @@ class CodeMap:
             return VDSO
         title = one.soname or one.file_name
         try:
-            name, can_split = _functions(one.image).at(address - one.base)
+            start, name, can_split = _functions(one.image).at(address - one.base)
+            if not can_split and (chosen := self._chosen_of(one).get(one.base + start)):
+                name, can_split = chosen, True
         except NotPossible:
-            name, can_split = "?", False  # a file that was damaged, or that has changed, names nothing
-        return Frame(f"{title}:{name}", _library(one), name) if can_split else Frame(f"{title}:{name}")
+            return Frame(f"{title}:?")  # a file that was damaged, or that has changed, names nothing
+        if can_split:
+            return Frame(f"{title}:{name}", _library(one), name)
+        return Frame(f"{title}:{name or hex(start)}")
+
+    def _chosen_of(self, one: MappedObject) -> dict[int, str]:
+        """The implementations that this process has chosen for the file's indirect functions, by address."""
+        if one not in self._chosen:
+            indirect = [symbol for symbol in one.image.exported if symbol.kind == "ifunc" and symbol.default_version]
+            self._chosen[one] = {}
+            with suppress(TraceeGone):
+                found = [(self._resolver.address(one, symbol), symbol.name) for symbol in indirect]
+                # Of several names of one implementation, the shortest.
+                by_length = sorted(found, key=lambda pair: len(pair[1]), reverse=True)
+                self._chosen[one] = {address: name for address, name in by_length if address is not None}
+        return self._chosen[one]
 
 
 class _Functions:
@@ -146,15 +164,15 @@ class _Functions:
                 self._named[symbol.value] = entry
         self._starts = sorted(self._named.keys() | image.function_starts)
 
-    def at(self, address: int) -> tuple[str, bool]:
-        """The name, and whether a split can name it so; without a name, the link-time address of the function."""
+    def at(self, address: int) -> tuple[int, str, bool]:
+        """Where the function begins, its name, and whether a split can name it so; the name may be unknown: empty."""
         last = bisect_right(self._starts, address) - 1
         for at in range(last, max(last - _BACK, -1), -1):
             start = self._starts[at]
             nbytes, name, can_split = self._named.get(start, (0, "", False))
             if address < start + nbytes or (at == last and name and not nbytes):
-                return name, can_split
-        return f"{self._starts[last] if last >= 0 else address:#x}", False
+                return start, name, can_split
+        return self._starts[last] if last >= 0 else address, "", False
 
 
 @lru_cache(maxsize=512)

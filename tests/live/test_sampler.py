@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import TARGETS, Running, Workplace, status
+from pythons import Python, parameters
 
 from radium.bpf import program
 from radium.errors import NotPossible
@@ -198,6 +199,57 @@ def test_python_and_numpy(work: Workplace) -> None:
     assert found.samples.not_unwound <= found.samples.taken // 10
     dgemm = [share.inclusive for frame, share in tree.shares(found.native).items() if "dgemm" in frame.function]
     assert max(dgemm) > 0.7
+
+
+@pytest.mark.parametrize("python", parameters())
+def test_python_versions(python: Python, work: Workplace, place: Callable[[Python, str], list[object]]) -> None:
+    """Functions of each CPython, wherever it is installed: methods, and what has no name of its own is no candidate."""
+    found = sampled(work.start(place(python, "sampled")).pid, 3)
+    shares = tree.shares(found.python)
+    assert shares[Frame("python:busywork:Worker.work", "", "busywork:Worker.work")].inclusive > 0.5, shares
+    assert shares[Frame("python:__main__:main", "", "__main__:main")].inclusive > 0.9, shares
+    assert not any("<" in frame.function for frame in shares)
+
+
+def test_indirect_functions(hotspots: Callable[[str], Running]) -> None:
+    """The implementation that the process has chosen bears the name by which it is called."""
+    found = sampled(hotspots("copies").pid)
+    assert tree.shares(found.native)[Frame("libc.so.6:memcpy", "libc.so.6", "memcpy")].exclusive > 0.8
+
+
+def test_sqlite_with_a_long_query(work: Workplace) -> None:
+    """A stock program: all of the time is in one step of a statement."""
+    query = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c WHERE x % 7 = 3;"
+    found = sampled(work.popen(["sqlite3", ":memory:", query]).pid)
+    named = {frame.function: share for frame, share in tree.shares(found.native).items()}
+    assert named["sqlite3_step"].inclusive > 0.9
+    assert found.samples.not_unwound <= found.samples.taken // 20
+
+
+def test_threads_and_exceptions_of_cpp(build: Builder, work: Workplace) -> None:
+    """C++ in many threads: whole stacks."""
+    found = sampled(work.start([build("throwing"), "for ever"]).pid)
+    assert found.samples.not_unwound <= found.samples.taken // 20
+    assert inclusive(found, "throwing:passing_task") > 0.9
+    assert any(frame.name.startswith("libgcc_s.so.1:_Unwind") for stack in found.native for frame in stack)
+
+
+def test_without_privilege(hotspots: Callable[[str], Running]) -> None:
+    """Another user gets a line for each thing that is refused, and no samples of what is not his."""
+    running = hotspots("spin")
+    text = (
+        "import os\n"
+        "from radium.tracer.discovery import sampler\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        f"found = sampler.sample([{running.pid}], 1, 99)\n"
+        "print(found.samples.way, found.samples.taken, *found.notes, sep=chr(10))"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    way, taken, *notes = done.stdout.splitlines()
+    assert (way, taken) == ("ptrace", "0")
+    assert any("threads are stopped for a moment instead" in line for line in notes)
+    assert any("cannot be traced" in line for line in notes), notes
+    assert running.alive
 
 
 def test_unwinding_goes_through_the_tree(hotspots: Callable[[str], Running]) -> None:
