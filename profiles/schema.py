@@ -8,14 +8,17 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
 from radium.core import abi
 from radium.core.abi import Pointer, Signature
+from radium.core.addr import PAGE_SIZE, USER_END
 from radium.core.expr import Expression
+from radium.core.places import Place
 from radium.core.python_guard import PythonGuard
 from radium.errors import ExpressionError, ProfileError
 from radium.profiles.signature import parse_signature
@@ -25,6 +28,8 @@ MAX_NBYTES = 256 * 1024
 MAX_NSPLITS = 1000
 MAX_NDOTS = 8
 MAX_NAME = 256
+MAX_NPLACES = 4096
+MAX_PLACE_NBYTES = 1 << 30
 
 Stance = Literal["mirror", "native"]
 Threads = Literal["stop", "run"]
@@ -57,7 +62,8 @@ class Split:
     library: a glob over file names and sonames, or "main"; signature: None when the profile has none, then guard and
     memory are over `radium.core.abi.DEFAULT`; declaration: the signature's text, or "". where: "file:line". scratch: what
     a call writes to large anonymous mappings outside of `memory` is its working storage, of no use to anybody afterwards: it
-    does not come home. python_guard: a guard over the arguments of a Python function; `guard` is None then.
+    does not come home. python_guard: a guard over the arguments of a Python function; `guard` is None then. working_set:
+    pages that the first call is expected to touch.
     """
 
     library: str | None
@@ -66,6 +72,7 @@ class Split:
     declaration: str
     guard: Expression | None
     memory: tuple[MemoryHint, ...]
+    working_set: tuple[Place, ...]
     stance: Stance
     backend: str | None
     threads: Threads
@@ -180,11 +187,11 @@ def _blank(text: str) -> str:
 
 @dataclass(slots=True)
 class _Place:
-    """Lines of one [[split]] table: its header's, its keys' and its memory hints'."""
+    """Lines of one [[split]] table: its header's, its keys', and those of the tables in its arrays, by key."""
 
     line: int
     keys: dict[str, int] = field(default_factory=dict)
-    hints: list[int] = field(default_factory=list)
+    items: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
 @dataclass(slots=True)
@@ -206,8 +213,8 @@ class _Places:
             if depth == 0 and keys is not None and (assignment := re.match(r"\s*([\w-]+)[^=]*=", line)):
                 key = assignment[1]
                 keys.setdefault(key, number)
-            if key == "memory" and keys is not places.keys and places.splits:
-                places.splits[-1].hints += [number] * line.count("{")
+            if key in _ARRAYS and keys is not places.keys and places.splits:
+                places.splits[-1].items[key] += [number] * line.count("{")
             depth += sum(map(line.count, "[{")) - sum(map(line.count, "]}"))
         return places
 
@@ -219,9 +226,10 @@ class _Places:
         if header == "[[split]":
             self.splits.append(_Place(number))
             return self.splits[-1].keys
-        if header == "[[split.memory]" and self.splits:
-            self.splits[-1].keys.setdefault("memory", number)
-            self.splits[-1].hints.append(number)
+        table, _, key = header.removeprefix("[[").removesuffix("]").partition(".")
+        if table == "split" and key in _ARRAYS and self.splits:
+            self.splits[-1].keys.setdefault(key, number)
+            self.splits[-1].items[key].append(number)
         else:
             self.keys.setdefault(header.strip("[]").partition(".")[0], number)
         return None
@@ -231,9 +239,13 @@ class _Places:
 
 _TOP_KEYS = ("name", "title", "split")
 _LIBRARY_KEYS = ("library", "function", "signature", "memory", "scratch", "stance", "backend")
-_COMMON_KEYS = ("python", "guard", "threads", "policy", "outermost")
+_COMMON_KEYS = ("python", "guard", "threads", "policy", "outermost", "working_set")
 _HINT_KEYS = ("at", "bytes")
+_PLACE_KEYS = ("mapping", "offset", "bytes")
+_ARRAYS = ("memory", "working_set")
+_PLACE_EXAMPLE = 'write { mapping = "libc.so.6", offset = 0x1000, bytes = 8192 }'
 _TYPE_NAMES = {str: "a string", bool: "true or false", list: "an array", dict: "a table"}
+_WANTED = _TYPE_NAMES | {int: "a whole number"}
 
 
 class _Table:
@@ -263,8 +275,8 @@ class _Table:
 
     def get(self, key: str, type_: type, default: Any = None) -> Any:
         value = self.values.get(key, default)
-        if key in self.values and not isinstance(value, type_):
-            self.fail(key, f"`{key}` is {_describe(value)}", f"{_TYPE_NAMES[type_]} is wanted")
+        if key in self.values and (not isinstance(value, type_) or (type_ is int and isinstance(value, bool))):
+            self.fail(key, f"`{key}` is {_describe(value)}", f"{_WANTED[type_]} is wanted")
         return value
 
     def string(self, key: str, default: str) -> str:
@@ -346,7 +358,8 @@ def _split(values: dict[str, Any], where: str, place: _Place) -> Split:
         signature=signature,
         declaration=table.get("signature", str, ""),
         guard=table.expression("guard", arguments) if "guard" in table and "python" not in table else None,
-        memory=_memory(table, arguments, place.hints),
+        memory=_memory(table, arguments, place.items["memory"]),
+        working_set=_working_set(table, place.items["working_set"]),
         stance=cast(Stance, table.choice("stance", ("mirror", "native"))),
         backend=_backend(table),
         threads=cast(Threads, table.choice("threads", ("stop", "run"))),
@@ -414,22 +427,45 @@ def _signature(table: _Table) -> Signature | None:
         table.fail("signature", error.what, error.advice)
 
 
+def _tables(
+    table: _Table, array: str, lines: list[int], keys: tuple[str, ...], advice: str
+) -> Iterator[_Table]:
+    """The tables of an array of the split's, each with all of the keys and no others. lines: theirs, if they were found."""
+    items: list[object] = table.get(array, list, [])
+    if len(lines) != len(items):
+        lines = [table.line_of(array)] * len(items)
+    for values, line in zip(items, lines, strict=True):
+        if not isinstance(values, dict):
+            table.fail(array, f"`{array}` holds {_describe(values)}", advice)
+        item = _Table(values, table.where, line, {})
+        item.check_keys(keys)
+        for key in keys:
+            if key not in item:
+                item.fail(key, f"an entry of `{array}` has no `{key}`", advice)
+        yield item
+
+
 def _memory(table: _Table, arguments: Signature, lines: list[int]) -> tuple[MemoryHint, ...]:
-    hints: list[object] = table.get("memory", list, [])
-    if len(lines) != len(hints):
-        lines = [table.line_of("memory")] * len(hints)
-    return tuple(_hint(table, hint, arguments, line) for hint, line in zip(hints, lines, strict=True))
+    hints = _tables(table, "memory", lines, _HINT_KEYS, 'write { at = "p", bytes = "8 * n" }')
+    return tuple(MemoryHint(hint.expression("at", arguments), hint.expression("bytes", arguments)) for hint in hints)
 
 
-def _hint(table: _Table, values: object, arguments: Signature, line: int) -> MemoryHint:
-    if not isinstance(values, dict):
-        table.fail("memory", f"`memory` holds {_describe(values)}", 'write { at = "p", bytes = "8 * n" }')
-    hint = _Table(values, table.where, line, {})
-    hint.check_keys(_HINT_KEYS)
-    for key in _HINT_KEYS:
-        if key not in hint:
-            hint.fail(key, f"a memory hint has no `{key}`", 'write { at = "p", bytes = "8 * n" }')
-    return MemoryHint(hint.expression("at", arguments), hint.expression("bytes", arguments))
+def _working_set(table: _Table, lines: list[int]) -> tuple[Place, ...]:
+    places = tuple(_place(item) for item in _tables(table, "working_set", lines, _PLACE_KEYS, _PLACE_EXAMPLE))
+    if len(places) > MAX_NPLACES:
+        table.fail("working_set", f"`working_set` has {len(places)} entries", f"at most {MAX_NPLACES} are taken")
+    return places
+
+
+def _place(item: _Table) -> Place:
+    mapping, offset, nbytes = item.string("mapping", ""), item.get("offset", int), item.get("bytes", int)
+    if "/" in mapping:
+        item.fail("mapping", f"mapping `{_short(mapping)}` is a path", 'give the file name, "heap" or "stack"')
+    if offset % PAGE_SIZE or not -USER_END < offset < USER_END:
+        item.fail("offset", "`offset` is not that of a page", f"a multiple of {PAGE_SIZE} is wanted")
+    if nbytes % PAGE_SIZE or not 0 < nbytes <= MAX_PLACE_NBYTES:
+        item.fail("bytes", "`bytes` is not a number of whole pages", f"a multiple of {PAGE_SIZE} up to 2**30 is wanted")
+    return Place(mapping, offset, nbytes)
 
 
 def _scratch(table: _Table) -> bool:

@@ -69,7 +69,7 @@ class Delta:
 
     def _predict(self, call: Call) -> Runs:
         """What the call will touch, as far as earlier ones tell; of contended pages only those of its own thread."""
-        predicted = call.split.working_set.predict(call.frame.rsp)
+        predicted = call.split.predict(call.frame.rsp, self._tracee.home.mappings)
         if not call.runs_beside:
             return predicted
         regs = call.regs

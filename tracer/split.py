@@ -1,9 +1,10 @@
 """One split point as the session meets it: guard, memory hints, working set, counters."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from radium.core import abi
+from radium.core.mapping import Mapping as Mapped
 from radium.core.pages import Runs, around
 from radium.core.regs import Registers
 from radium.errors import ExpressionError
@@ -26,6 +27,7 @@ class Split:
         self.report = report
         self.profile = point.split
         self.working_set, self.results = WorkingSet(), Results()
+        self._told = point.split.working_set
         self._away_s = self._mirror_s = 0.0
         self._ntrips = self._nends = 0
         self._signature = point.split.signature or abi.DEFAULT
@@ -67,6 +69,14 @@ class Split:
             return bool(guard.evaluate(self.arguments(tid, regs)))
         except ExpressionError:
             return False
+
+    def predict(self, rsp: int, mappings: Sequence[Mapped]) -> Runs:
+        """The pages that a call entered with this stack pointer will want, as far as earlier ones and the profile tell."""
+        if self._told:
+            # Now, as all that the profile speaks of should be mapped.
+            self.working_set.expect(self._told, mappings)
+            self._told = ()
+        return self.working_set.predict(rsp)
 
     def memory(self, tid: int, regs: Registers) -> Runs:
         """The pages that the profile says the call will touch."""

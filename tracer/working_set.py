@@ -1,12 +1,15 @@
 """What a split point's calls touched before, so that it is sent with the next one: DESIGN.md 5, "Learned working sets".
 
-Within a session. Stack pages are remembered relative to the stack pointer, all others by address.
+Within a session: stack pages are remembered relative to the stack pointer, all others by address. What is kept in a
+profile is named by places instead (core/places.py).
 """
 
 from collections.abc import Sequence
 
 from radium.core.addr import PAGE_SIZE, page_floor
+from radium.core.mapping import Mapping
 from radium.core.pages import PageSet, Run, Runs, intersect, normalise
+from radium.core.places import STACK, Place, addresses, places
 
 # A set that grows beyond this is started anew: it has become a list of everything.
 LARGEST_NBYTES = 1 << 30
@@ -37,6 +40,16 @@ class WorkingSet:
         base = page_floor(rsp)
         stack: Sequence[Run] = [(start + base - _BIAS, end + base - _BIAS) for start, end in self._stack.runs]
         return normalise([(base, base + 2 * PAGE_SIZE), *self._pages.runs, *(run for run in stack if run[0] > 0)])
+
+    def expect(self, named: Sequence[Place], mappings: Sequence[Mapping]) -> None:
+        """These places were learned in an earlier run; the mappings are those of now."""
+        self._pages.add(addresses(named, mappings))
+        self._stack.add(normalise((_BIAS + offset, _BIAS + offset + nbytes) for name, offset, nbytes in named if name == STACK))
+
+    def places(self, mappings: Sequence[Mapping]) -> list[Place]:
+        """What is known, for a later run of the program. Pages in no mapping that has a name are left out."""
+        stack = [Place(STACK, start - _BIAS, end - start) for start, end in self._stack.runs]
+        return places(self._pages.runs, mappings) + stack
 
 
 class Results:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from radium.core.places import Place
 from radium.errors import ProfileError
 from radium.profiles.schema import MAX_NBYTES, FunctionPattern, load, loads
 
@@ -32,6 +33,7 @@ outermost = false
 
 [[split]]
 python = ["sklearn.cluster:KMeans.fit", "numpy.linalg:*"]
+working_set = [{ mapping = "libc.so.6", offset = 0x1000, bytes = 8192 }, { mapping = "stack", offset = -8192, bytes = 4096 }]
 '''
 
 
@@ -55,6 +57,7 @@ def test_full_profile():
     assert (native.line, native.where) == (5, "x.toml:5")
     assert python.python == ("sklearn.cluster:KMeans.fit", "numpy.linalg:*")
     assert (python.library, python.functions, python.line) == (None, (), 22)
+    assert python.working_set == (Place("libc.so.6", 0x1000, 8192), Place("stack", -8192, 4096))
 
 
 def test_defaults():
@@ -67,6 +70,7 @@ def test_defaults():
 
 
 SPLIT = '[[split]]\nlibrary = "libm.so*"\nfunction = "f"\n'
+PLACES = "working_set = [\n{{ mapping = 'stack', offset = -8192, bytes = 4096 }},\n{{ {} }},\n]\n"
 
 
 @pytest.mark.parametrize(
@@ -102,11 +106,23 @@ SPLIT = '[[split]]\nlibrary = "libm.so*"\nfunction = "f"\n'
         (SPLIT + "signature = 'int f(void *n)'\nguard = 'n[0] > 1'\n", 5, "`n` points to an unknown type"),
         (SPLIT + "memory = 'arg0'\n", 4, "`memory` is a string; an array is wanted"),
         (SPLIT + "memory = ['arg0']\n", 4, "`memory` holds a string"),
-        (SPLIT + "memory = [\n{ at = 'arg0', bytes = '8' },\n{ at = 'arg0' },\n]\n", 6, "memory hint has no `bytes`"),
+        (SPLIT + "memory = [\n{ at = 'arg0', bytes = '8' },\n{ at = 'arg0' },\n]\n", 6, "an entry of `memory` has no `bytes`"),
         (SPLIT + "memory = [\n\n{ at = 'arg9', bytes = '8' }]\n", 6, "at: unknown name `arg9`"),
         (SPLIT + "memory = [{ at = 'arg0', size = '8' }]\n", 4, "unknown key `size`; known are at, bytes"),
         (SPLIT + "memory = [{ at = 'arg0', bytes = 8 }]\n", 4, "`bytes` is a number; a string is wanted"),
         (SPLIT + "[[split.memory]]\nat = '1'\nbytes = '8'\n[[split.memory]]\nat = 'x'\nbytes = '1'\n", 7, "at: unk"),
+        (SPLIT + "working_set = 'all'\n", 4, "`working_set` is a string; an array is wanted"),
+        (SPLIT + "working_set = [3]\n", 4, "`working_set` holds a number; write { mapping ="),
+        (SPLIT + PLACES.format("mapping = 'a', offset = 0"), 6, "an entry of `working_set` has no `bytes`"),
+        (SPLIT + PLACES.format("mapping = '/lib/a', offset = 0, bytes = 4096"), 6, "mapping `/lib/a` is a path"),
+        (SPLIT + PLACES.format("mapping = '', offset = 0, bytes = 4096"), 6, "`mapping` is empty"),
+        (SPLIT + PLACES.format("mapping = 'a', offset = 8, bytes = 4096"), 6, "`offset` is not that of a page"),
+        (SPLIT + PLACES.format("mapping = 'a', offset = -140737488355328, bytes = 4096"), 6, "`offset` is not that"),
+        (SPLIT + PLACES.format("mapping = 'a', offset = true, bytes = 4096"), 6, "`offset` is true or false; a whole"),
+        (SPLIT + PLACES.format("mapping = 'a', offset = 0, bytes = 0"), 6, "`bytes` is not a number of whole pages"),
+        (SPLIT + PLACES.format("mapping = 'a', offset = 0, bytes = 0x40001000"), 6, "`bytes` is not a number of"),
+        (SPLIT + PLACES.format("mapping = 'a', offset = 0, bytes = 4096, at = 1"), 6, "unknown key `at`"),
+        (SPLIT + "[[split.working_set]]\nmapping = 'a'\noffset = 0\nbytes = 5\n", 4, "`bytes` is not a number"),
         (SPLIT + "python = 'a:b'\n", 4, "both `library` and `python`"),
         (SPLIT + SPLIT + '"guard" = "x"\n', 7, "unknown name `x`"),
         (SPLIT + "[[split]]\nfunction = 'f'\n", 4, "neither `library` nor `python`"),
