@@ -149,7 +149,7 @@ class Report(msgspec.Struct):
         """
         text = json.dumps(msgspec.to_builtins(self), indent=2, ensure_ascii=False) + "\n"
         try:
-            _replace_file(os.path.realpath(path), text.encode("utf-8", "replace"))
+            replace_file(os.path.realpath(path), text.encode("utf-8", "replace"))
         except OSError as exc:
             raise JobFailed(
                 f"cannot write the report: {exc.strerror}",
@@ -172,7 +172,8 @@ def load(path: str | os.PathLike[str]) -> Report:
         raise UsageError(f"not a report of radium: {exc}", where=where, advice=advice) from exc
 
 
-def _replace_file(path: str, content: bytes) -> None:
+def replace_file(path: str, content: bytes) -> None:
+    """A reader of the file sees the old content or the new one, whole; what is not a regular file is written in place."""
     if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
         with open(path, "wb") as file:
             file.write(content)

@@ -1,15 +1,25 @@
-"""What a trace has found: values only. `--json` writes a Findings, table and page show it, the profile is made from it.
+"""What a trace has found: values, and the file of `--json`. Table and page show a Findings, the profile is made from it.
 
 Units: seconds are float seconds of wall time, bytes are bytes, shares are of all samples, 0 to 1. Names of functions are
 those of a report: `libblas.so.3:dgemm_`, `python:numpy.linalg:svd`. None: not known, with a reason in `reason`.
 """
 
+import json
+import os
 from typing import Literal
 
 import msgspec
 
+from radium.core.places import Place
+from radium.errors import JobFailed, UsageError
+from radium.report import replace_file
+
 # ready: every call gains; with guard: the large ones do; not yet: it could on another link or acceptor; no: it cannot.
 Verdict = Literal["ready", "with guard", "not yet", "no"]
+GAINS: tuple[Verdict, ...] = ("ready", "with guard")
+
+# JSON is written and read by recursion, of which CPython allows some hundreds.
+DEEPEST = 200
 
 
 class Link(msgspec.Struct):
@@ -74,7 +84,8 @@ class Candidate(msgspec.Struct):
     library, function: as a profile's split has them (python splits: "" and module:qualified.name). inclusive, exclusive:
     shares of the samples. calls: counted while it was watched for `watched_s`, outermost ones only; latency_ns: how many
     took from 2**i ns on to 2**(i + 1). gain: net, as a share of the program's time (negative: it loses). reason: a word
-    or a few. guard: as a profile has it; break_even: the size from which it wins.
+    or a few. guard: as a profile has it; break_even: the size from which it wins. working_set: what its calls touched
+    besides `memory`, for the first one of a later run.
     """
 
     name: str
@@ -99,6 +110,7 @@ class Candidate(msgspec.Struct):
     sizes: list[Sized] = []
     signature: str = ""
     memory: list[tuple[str, str]] = []
+    working_set: list[Place] = []
 
 
 class Node(msgspec.Struct):
@@ -122,3 +134,39 @@ class Findings(msgspec.Struct):
     candidates: list[Candidate]
     tree: Node
     notes: list[str] = []
+
+    def best(self) -> list[Candidate]:
+        """Those that are worth a split, the best first."""
+        return [candidate for candidate in self.candidates if candidate.verdict in GAINS]
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """As JSON; bytes of names that are not UTF-8 are replaced, frames below the DEEPEST are left out. Raises JobFailed."""
+        shown = msgspec.structs.replace(self, tree=pruned(self.tree))
+        text = json.dumps(msgspec.to_builtins(shown), indent=1, ensure_ascii=False) + "\n"
+        try:
+            replace_file(os.path.realpath(path), text.encode("utf-8", "replace"))
+        except OSError as error:
+            raise JobFailed(
+                f"cannot write what was found: {error.strerror}",
+                where=os.fspath(path),
+                advice="give --json a path in a writable folder with room",
+            ) from error
+
+
+def load(path: str | os.PathLike[str]) -> Findings:
+    """Read what `write` wrote. Raises UsageError when it cannot be read or is something else."""
+    where, advice = os.fspath(path), "give a file that `radium trace` wrote with --json"
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Findings)
+    except OSError as error:
+        raise UsageError(f"cannot read what was found: {error.strerror}", where=where, advice=advice) from error
+    # msgspec's own errors are ValueErrors, as are bad UTF-8 and a path with a null byte.
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"not what a trace has found: {error}", where=where, advice=advice) from error
+
+
+def pruned(node: Node, fewest: int = 0, deepest: int = DEEPEST) -> Node:
+    """The tree without nodes of fewer samples, and without those further down."""
+    children = [child for child in node.children if child.samples >= fewest] if deepest > 1 else []
+    return Node(node.name, node.samples, [pruned(child, fewest, deepest - 1) for child in children])
