@@ -85,7 +85,7 @@ def findings(**changes):
         "duration_s": 20.2,
         "samples": Samples("perf events", 99, 2000, 31, 1700),
         "overhead": Overhead(0.012, 0.043, 2.4),
-        "link": Link("10.0.0.2:7000", 120e-6, 1.25e9, "measured"),
+        "link": Link("10.0.0.2:7000", 120e-6, 1.2e9, "measured"),
         "candidates": candidates(),
         "tree": tree(),
         "notes": ["2 threads ended while they were watched"],

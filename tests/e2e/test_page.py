@@ -8,7 +8,7 @@ from radium.tracer.discovery.findings import Candidate, Node
 from radium.tracer.discovery.page import write
 
 COLORS = {
-    "light": {"ready": "rgb(11, 92, 173)", "with-guard": "rgb(134, 191, 238)", "not-yet": "rgb(230, 173, 47)", "no": "rgb(133, 123, 117)"},
+    "light": {"ready": "rgb(11, 92, 173)", "with-guard": "rgb(134, 191, 238)", "not-yet": "rgb(230, 173, 47)", "no": "rgb(117, 107, 101)"},
     "dark": {"ready": "rgb(61, 143, 230)", "with-guard": "rgb(179, 217, 247)", "not-yet": "rgb(217, 160, 43)", "no": "rgb(121, 114, 109)"},
 }  # fmt: skip
 FRAMES = """[...document.querySelectorAll("#flame .frame")].map((g) => ({

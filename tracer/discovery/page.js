@@ -119,7 +119,7 @@ function drawHeader() {
       drawn("path", { d: markPath(verdict, 5.5) }));
     mark.style.width = "16px";
     mark.style.margin = "0";
-    $("legend").append(element("li", { class: verdictClass(verdict) }, mark, verdict, element("small", {}, meaning)));
+    $("legend").append(element("li", { class: verdictClass(verdict) }, mark, element("span", {}, verdict), element("small", {}, meaning)));
   }
   const { overhead } = found;
   const steps = [`${percent(overhead.sampling)} while it was sampled`];
@@ -334,6 +334,7 @@ class Scatter {
   scale(points) {
     this.width = Math.max(this.svg.clientWidth, 280);
     this.height = Number(this.svg.getAttribute("height"));
+    this.taken = [];  // boxes in which there is text or a mark
     const calls = this.calls();
     this.x = logScale([...points, ...calls].map((one) => one.here_s), PLOT.left, this.width - PLOT.right);
     this.y = logScale([...points.map(this.measure.of), ...calls.map((one) => one.there_s)], this.height - PLOT.bottom, PLOT.top);
@@ -355,10 +356,11 @@ class Scatter {
       drawn("path", { class: "region", d: `M${at[0][0].toFixed(1)},${bottom}L${path}${corner}L${right},${bottom}Z` }),
       drawn("path", { class: "even", d: `M${path}` }),
     );
-    // Where the line is highest it is least steep, and left of it is nothing to calculate.
-    const [labelX, labelY] = at[Math.floor(at.length * 0.9)], fits = labelX - PLOT.left > this.measure.label.length * 6.6 + 12;
-    const where = fits ? { x: labelX - 12, "text-anchor": "end" } : { x: right - 6, y: bottom - 8, "text-anchor": "end" };
-    this.svg.append(drawn("text", { class: "even-label", y: labelY, ...where }, this.measure.label));
+    // Where the line is highest there is most room beside it.
+    const [labelX, labelY] = at[Math.floor(at.length * 0.9)], wide = this.measure.label.length * 6.6;
+    if (labelX - 12 - wide < PLOT.left) return;
+    this.svg.append(drawn("text", { class: "even-label", x: labelX - 12, y: labelY, "text-anchor": "end" }, this.measure.label));
+    this.taken.push([labelX - 12 - wide, labelY - 11, labelX - 12, labelY + 3]);
   }
 
   drawAxes() {
@@ -383,7 +385,7 @@ class Scatter {
   }
 
   drawDots(points) {
-    const taken = [];
+    const taken = this.taken;
     const bySize = [...points].sort((a, b) => b.inclusive - a.inclusive);
     for (const candidate of bySize) {
       const radius = 4 + 16 * Math.sqrt(candidate.inclusive);
@@ -435,6 +437,7 @@ function logScale(values, from, to) {
 const COLUMNS = [
   { title: "#", key: (one) => one.rank, text: String, first: "ascending" },
   { title: "function", key: (one) => splitName(one)[1].toLowerCase(), first: "ascending", isText: true },
+  { title: "verdict", key: (one) => Object.keys(VERDICTS).indexOf(one.verdict), first: "ascending", isText: true },
   { title: "time", key: (one) => one.inclusive, text: (share) => percent(share) },
   { title: "calls", key: (one) => one.calls, text: countText },
   { title: "out", key: (one) => one.trial && one.trial.bytes_out, text: bytesText },
@@ -443,7 +446,6 @@ const COLUMNS = [
   { title: "here", key: (one) => one.here_s, text: secondsText },
   { title: "there", key: (one) => one.there_s, text: secondsText },
   { title: "gain", key: (one) => one.gain, text: (share) => percent(share, true) },
-  { title: "verdict", key: (one) => Object.keys(VERDICTS).indexOf(one.verdict), first: "ascending", isText: true },
 ];
 
 class Table {
