@@ -200,6 +200,7 @@ def test_load(tmp_path):
         "[a]\n" * 60000, SPLIT + "function_" * 20000 + " = 1", SPLIT + f"guard = '{'(' * 200000}'",
         SPLIT + f"memory = [{'{},' * 60000}]",
         SPLIT + "memory = [" + "{ at = '1', bytes = '1' },\n" * 9000 + "]",
+        SPLIT + "working_set = [" + "{mapping='a',offset=0,bytes=4096},\n" * 7000 + "]",
     ],
 )  # fmt: skip
 def test_hostile_text_is_cheap(text):
@@ -220,7 +221,7 @@ lines = st.sampled_from(
         "guard = 'n > 1'", 'guard = "p[0]"', '"guard" = "1"', "memory = [", "{ at = 'p', bytes = 'n' },", "at = 'p'",
         "bytes = 'n'", "stance = 'native'", "backend = 'l'", "threads = 'run'", "policy = 'auto'", "outermost = false",
         "python = 'a:b'", "name = 1", "x = 1979-05-27", "a.b = 1", "split = [{library = 'x', function = 'f'}]",
-        "split = {}", "memory = []", "memory = [[]]", "title = nan",
+        "split = {}", "memory = []", "working_set = [{}]", "[[split.working_set]]", "memory = [[]]", "title = nan",
     ]
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import tomllib
 
+import pytest
 from found import candidates, findings
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +46,23 @@ def test_a_guard_that_was_not_found():
     unguarded.guard = ""
     profile, checked = written(findings(candidates=[candidates()[0], unguarded]))
     assert len(checked.splits) == 1 and "# libblas.so.3:dgemm_, 33 % of the time: no guard could be found" in profile
+
+
+@pytest.mark.parametrize("name", ['q"uote', "b\\ackslash", "b\\", "é", "#", "'", "memcpy@GLIBC_2.14", "operator[]"])
+def test_odd_names(name):
+    """Names with what TOML escapes are written, and read as they are."""
+    odd = Candidate(f"{name}:{name}", name, name, 0.5, 0.5, verdict="ready", reason=name, signature="int f(char c)")
+    odd.guard = "c == '\"' or c == '\\\\'"
+    _, checked = written(findings(candidates=[odd], program=[name]))
+    (split,) = checked.splits
+    assert (split.library, str(split.functions[0]), split.guard.text) == (name, name, odd.guard)
+
+
+def test_mappings_that_have_no_name_for_a_profile():
+    """They are left out of a working set, the split is not left out for them."""
+    places = [Place("a\nb.so", 0, 4096), Place("", 0, 4096), Place("a/b", 0, 4096), Place("ok.so", 0, 4096)]
+    _, checked = written(findings(candidates=[Candidate("m:f", "m", "f", 0.5, 0.5, verdict="ready", working_set=places)]))
+    assert checked.splits[0].working_set == (Place("ok.so", 0, 4096),)
 
 
 def test_large_working_sets():
