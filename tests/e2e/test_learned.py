@@ -3,10 +3,13 @@
 import json
 import sys
 
+from found import findings
 from harness import TARGETS
 
 from radium.core.places import Place
 from radium.profiles.schema import loads
+from radium.tracer.discovery.findings import Candidate
+from radium.tracer.discovery.profile_text import text
 
 SVD = [sys.executable, TARGETS / "python" / "svd.py"]
 PLAIN = '[[split]]\npython = "numpy.linalg:svd"\n'
@@ -38,3 +41,16 @@ def test_places_that_are_wrong(work, tmp_path):
     path = tmp_path / "wrong.toml"
     path.write_text(with_places(wrong))
     assert work.same(SVD, path).split("svd")["calls"]["remote"] == 4
+
+
+def test_the_written_profile_is_taken_as_it_is(work, tmp_path):
+    """By `radium profiles check` and by `radium run`, with which the program does what it does without."""
+    svd = Candidate(
+        "python:numpy.linalg:svd", "", "numpy.linalg:svd", 0.9, 0.1, verdict="with guard", guard="arg0.nbytes >= 100_000",
+        working_set=[Place("heap", 0, 16384), Place("stack", -8192, 16384)],
+    )  # fmt: skip
+    path = tmp_path / "split.toml"
+    path.write_text(text(findings(candidates=[svd])))
+    checked = work.radium("profiles", "check", path)
+    assert (checked.exit, checked.stdout) == (0, f"{path}: ok, 1 split")
+    assert work.same(SVD, path).split("svd")["local_reasons"].get("guard", 0) == 0

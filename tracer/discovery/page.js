@@ -420,12 +420,13 @@ class Scatter {
 
 // From values to pixels, with whole powers of ten at both ends.
 function logScale(values, from, to) {
-  const low = Math.floor(Math.log10(Math.min(...values)) - 0.15), high = Math.max(Math.ceil(Math.log10(Math.max(...values)) + 0.15), low + 1);
+  const least = values.reduce((a, b) => Math.min(a, b)), most = values.reduce((a, b) => Math.max(a, b));
+  const low = Math.floor(Math.log10(least) - 0.15), high = Math.max(Math.ceil(Math.log10(most) + 0.15), low + 1);
   const scale = (value) => from + (to - from) * (Math.log10(value) - low) / (high - low);
   scale.low = 10 ** low;
   scale.high = 10 ** high;
-  scale.ticks = (most) => {
-    const step = Math.max(1, Math.ceil((high - low + 1) / most)), ticks = [];
+  scale.ticks = (room) => {
+    const step = Math.max(1, Math.ceil((high - low + 1) / room)), ticks = [];
     for (let power = low; power <= high; power += step) ticks.push(10 ** power);
     return ticks;
   };
