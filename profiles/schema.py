@@ -62,8 +62,11 @@ class Split:
     library: a glob over file names and sonames, or "main"; signature: None when the profile has none, then guard and
     memory are over `radium.core.abi.DEFAULT`; declaration: the signature's text, or "". where: "file:line". scratch: what
     a call writes to large anonymous mappings outside of `memory` is its working storage, of no use to anybody afterwards: it
+    memory are over `radium.core.abi.DEFAULT`; declaration: the signature's text, or "". where: "file:line". scratch: what
+    a call writes to large anonymous mappings outside of `memory` is its working storage, of no use to anybody afterwards: it
     does not come home. python_guard: a guard over the arguments of a Python function; `guard` is None then. working_set:
-    pages that the first call is expected to touch.
+    pages that the first call is expected to touch. tolerance: relative, up to which floats count as equal when a call is
+    verified; 0 demands the same bytes.
     """
 
     library: str | None
@@ -81,6 +84,7 @@ class Split:
     scratch: bool
     python: tuple[str, ...]
     python_guard: PythonGuard | None
+    tolerance: float
     line: int
     where: str
 
@@ -239,7 +243,7 @@ class _Places:
 
 _TOP_KEYS = ("name", "title", "split")
 _LIBRARY_KEYS = ("library", "function", "signature", "memory", "scratch", "stance", "backend")
-_COMMON_KEYS = ("python", "guard", "threads", "policy", "outermost", "working_set")
+_COMMON_KEYS = ("python", "guard", "threads", "policy", "outermost", "working_set", "tolerance")
 _HINT_KEYS = ("at", "bytes")
 _PLACE_KEYS = ("mapping", "offset", "bytes")
 _ARRAYS = ("memory", "working_set")
@@ -368,6 +372,7 @@ def _split(values: dict[str, Any], where: str, place: _Place) -> Split:
         scratch=_scratch(table),
         python=tuple(_python(table, text) for text in table.strings("python")),
         python_guard=_python_guard(table),
+        tolerance=_tolerance(table),
         line=place.line,
         where=f"{where}:{place.line}",
     )
@@ -473,6 +478,13 @@ def _scratch(table: _Table) -> bool:
     if is_scratch and "memory" not in table:
         table.fail("scratch", "`scratch` without `memory`", "name in `memory` all that the call's results lie in")
     return is_scratch
+
+
+def _tolerance(table: _Table) -> float:
+    value = table.values.get("tolerance", 0.0)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        table.fail("tolerance", f"`tolerance` is {_describe(value)} that cannot be one", "give a number below 1, like 1e-12")
+    return float(value)
 
 
 def _backend(table: _Table) -> str | None:

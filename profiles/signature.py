@@ -78,7 +78,7 @@ def parse_signature(text: str) -> Signature:
     declaration = _GNU_WORDS.sub(lambda match: match[1].ljust(len(match[0])), text.rstrip().rstrip(";"))
     node = _function_node(_parse(declaration), text)
     parameters, variadic = _parameters(node)
-    return Signature(_name_of(node), _result(node), parameters, variadic)
+    return Signature(_name_of(node), _result(node), parameters, variadic, _is_void(node.type))
 
 
 def _check_bounds(text: str) -> None:

@@ -183,6 +183,8 @@ def row(split: "SplitReport") -> tuple[str, str, str, str, str, str]:
     local = str(split.calls.local)
     if split.local_reasons:
         local += f" ({printable(top_reason(split))})"
+    if split.diverged:
+        local += f" {split.diverged} DIVERGED"
     per_call = seconds_text(split.seconds.total / split.calls.remote) if split.calls.remote else "-"
     out, back = bytes_text(split.bytes.out), bytes_text(split.bytes.back)
     return printable(split.name), str(split.calls.remote), local, out, back, per_call
@@ -197,6 +199,8 @@ def summary_line(split: "SplitReport") -> str:
     if split.calls.remote:
         line += f", {bytes_text(split.bytes.out)} out, {bytes_text(split.bytes.back)} back"
         line += f", {seconds_text(split.seconds.total / split.calls.remote)} per remote call"
+    if split.verified or split.unverified:
+        line += f", {split.verified} verified" + (f", {split.diverged} DIVERGED" if split.diverged else "")
     return line
 
 

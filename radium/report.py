@@ -68,7 +68,11 @@ class ProcessReport(msgspec.Struct):
 
 
 class SplitReport(msgspec.Struct):
-    """The counters of one split point, over all processes of the job. Make one with `SplitReport.start`."""
+    """The counters of one split point, over all processes of the job. Make one with `SplitReport.start`.
+
+    verified: calls that were made on both sides and compared; diverged: those of them that differed; difference: the first
+    one found. unverified: calls that were to be compared and could not be, by reason.
+    """
 
     name: str
     stance: str
@@ -83,6 +87,8 @@ class SplitReport(msgspec.Struct):
     diverged: Count
     first_call: CallCost | None = None
     last_call: CallCost | None = None
+    difference: str = ""
+    unverified: dict[str, Count] = {}
 
     @classmethod
     def start(cls, name: str, stance: str, trap: str) -> "SplitReport":
@@ -116,6 +122,16 @@ class SplitReport(msgspec.Struct):
     def count_trip(self, reason: str) -> None:
         """Count one time that a call went home in the middle."""
         self.went_home[reason] = self.went_home.get(reason, 0) + 1
+
+    def count_verified(self, difference: str) -> None:
+        """Count one call that was made on both sides. difference: the first that was found, "" for none."""
+        self.verified += 1
+        self.diverged += bool(difference)
+        self.difference = self.difference or difference
+
+    def count_unverified(self, reason: str) -> None:
+        """Count one call that was to be compared and could not be."""
+        self.unverified[reason] = self.unverified.get(reason, 0) + 1
 
     def count_local(self, reason: str) -> None:
         """Count one call that ran at home. reason: a word of the vocabulary that `radium explain` knows."""

@@ -47,6 +47,8 @@ class Call:
     received_nbytes: int = 0
     # Trips home of threads that came along, by their ids.
     npasses: dict[int, int] = field(default_factory=dict)
+    verifies: bool = False  # whether its answer is compared with what home makes of the call, and not committed
+    scratch: Runs = field(default_factory=list)  # where it leaves nothing of use
     _syscall: int = field(default=NO_SYSCALL, repr=False)
 
     @property

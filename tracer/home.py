@@ -238,6 +238,13 @@ class Home:
         self._remapped.clear()
         return changed, lost
 
+    def peek_written(self) -> Runs:
+        """Held pages that were written since `written` was asked last, which will tell of them all the same."""
+        changed, lost = self.written()
+        self._noticed.add(changed)
+        self._remapped.add(lost)
+        return changed
+
     def _watch_again(self, lost: Runs) -> None:
         # What is lost may be mapped no more.
         self.refresh()
@@ -311,6 +318,14 @@ class Home:
         # Where other threads have gone on meanwhile, the mirror knows nothing of what they did.
         self._told = self.layout if was_told else told
         self._protect(new.runs)
+
+    def note_told(self, journal: Sequence[LayoutCall]) -> Runs:
+        """The mirror has made these memory calls and home will not: the next delta undoes them. What pages they renewed."""
+        brk, touched = self.brk, PageSet()
+        for call in journal:
+            self._told, brk, gone, new = effect(self._told, brk, call)
+            touched.add(union(gone, new))
+        return list(touched.runs)
 
     def settle(self, dirty: Sequence[Run], stale: Sequence[Run]) -> None:
         """The call's pages are home: held where both sides are equal, stale where dead stack stayed in the mirror."""

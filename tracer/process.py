@@ -26,11 +26,12 @@ from radium.tracer.loader import loader_trap
 from radium.tracer.python import runtime as python_runtime
 from radium.tracer.python.interpreter import Interpreter
 from radium.tracer.python.runtime import Runtime
-from radium.tracer.resolve import Resolver, SplitPoint, Unresolved
+from radium.tracer.resolve import MappedObject, Resolver, SplitPoint, Unresolved
 from radium.tracer.session import PagesLeft, Session
 from radium.tracer.split import Split
 from radium.tracer.stops import Statuses, Stop, Threads, exit_code
 from radium.tracer.tracee import Tracee
+from radium.tracer.verify import Trial
 from radium.tracer.wakeups import Wakeups
 from radium.tracer.withdraw import has_annexes, let_go, release, withdraw
 
@@ -45,13 +46,15 @@ class Options:
     call_timeout_s: float = 600.0
     tracking: str = "auto"
     follow: bool = True
+    verify: float = 0.0  # of a split's calls, the fraction that is verified
 
 
 @dataclass
 class Common:
     """What all processes of a job share. processes: those that are followed, the job's main one first.
 
-    ended: what was in the processes that ended last.
+    ended: what was in the processes that ended last. on_verified: told of each verified call; counts_syscalls: with the
+    system calls that it makes at home.
     """
 
     profiles: Sequence[Profile]
@@ -64,6 +67,8 @@ class Common:
     pages_left: list[PagesLeft] = field(default_factory=list)
     has_split: bool = False
     guarded: Guarded = field(default_factory=Guarded)
+    on_verified: Callable[[Trial], None] = lambda trial: None
+    counts_syscalls: bool = False
     ended: deque[Plan] = field(default_factory=lambda: deque(maxlen=_MOST_ENDED))
 
     @property
@@ -183,7 +188,21 @@ class Process:
             self.session.is_visited = lambda: python.is_visiting
 
     def _new_session(self, tracee: Tracee) -> Session:
-        return Session(tracee, self.acceptors, self.common.wakeups, self.common.options.call_timeout_s)
+        session = Session(tracee, self.acceptors, self.common.wakeups, self.common.options.call_timeout_s)
+        session.verifier.fraction = self.common.options.verify
+        session.verifier.counts_syscalls = self.common.counts_syscalls
+        session.verifier.objects = self._objects
+        session.verifier.on_verified = self._on_verified
+        return session
+
+    def _objects(self) -> list[MappedObject]:
+        return self.resolver.objects()
+
+    def _on_verified(self, trial: Trial) -> None:
+        report = trial.split.report
+        if trial.difference and report.diverged == 1:
+            self.common.say(f"{report.name}: a verified call DIVERGED: {trial.difference}")
+        self.common.on_verified(trial)
 
     def _notices(self) -> list[int]:
         return loader_trap(self.resolver.objects(), procfs.auxiliary_vector(self.pid))

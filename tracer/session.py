@@ -9,11 +9,14 @@
     7 commit    it is done to the tracee                                           `_commit`
     8 home      the call is over, or goes on at home and leaves again (2)          `_go_on`
 
+A call that is to be verified takes other steps after 5: its answer is kept, and compared when home has made it (`_verify`).
+
 Whatever fails between 2 and 7, the calls that are away run at home from where they last were there (`_stay_home`), the
 reason counted.
 """
 
 import os
+import select
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +46,7 @@ from radium.tracer.nesting import Nesting
 from radium.tracer.split import Split
 from radium.tracer.stops import GROUP_STOPS, Stop
 from radium.tracer.tracee import Tracee
+from radium.tracer.verify import LEFT, Outcome, Verification, Verifier
 from radium.tracer.wakeups import Wakeups
 
 # While a call is away: how often we look for signals of the tracee's, and how long an acceptor may be silent.
@@ -59,6 +63,8 @@ SIGNAL_S = 0.1
 PASS_S = 0.02
 # From so many trips of it in one call on, such a thread is left at home: what it does is not the call's business.
 MOST_PASSES = 64
+# Why a call runs at home beside one that is being verified: what either writes would count as the other's.
+VERIFYING = "refused:verifying"
 
 
 class AtHome(Exception):
@@ -92,6 +98,7 @@ class Session:
         self.nesting = Nesting(tracee.threads, tracee.breakpoints)
         self.gathering = Gathering(tracee)
         self.beside = Beside(tracee)
+        self.verifier = Verifier(tracee)
         self._delta = Delta(tracee, self.beside)
         self._lookout = Lookout(tracee)
         self.left = PageSet()
@@ -106,7 +113,7 @@ class Session:
         self._open: set[Call] = set()
         # The threads that can be in the mirror, as they left, and what it was told of those that wait.
         self._left: dict[int, Left] = {}
-        self._told_waiting: list[wire.Standing] = []
+        self._told_waiting: list[wire.Standing] | None = []
         self._number = 0
         self._generation = 0
         self._heard = self._next_look = 0.0
@@ -144,6 +151,8 @@ class Session:
         except AtHome as answer:
             self._run_at_home(stop.tid, point, split, regs, answer.reason)
             self.tracee.threads.resume(stop.tid)
+            if answer.reason == VERIFYING:
+                self._look_at_verified()
             return
         self._begin(stop.tid, point, split, regs)
 
@@ -163,6 +172,8 @@ class Session:
             raise AtHome("refused:detaching")
         if self.is_visited():
             raise AtHome("refused:visit")
+        if self._is_verifying:
+            raise AtHome(VERIFYING)
 
     def _is_inside(self, tid: int, rsp: int) -> bool:
         while (outer := self._call_at_home(tid)) is not None and rsp >= outer.frame.rsp:
@@ -199,6 +210,7 @@ class Session:
         frame = wire.Frame(back, regs.rsp, self.leaving.set_ip, list(self.leaving.longjmps))
         thread, hinted = self.tracee.threads.threads[tid], split.memory(tid, regs)
         call = Call(thread, split, point, frame, regs, ptrace.xstate(tid), hinted, started)
+        call.verifies = not self._away and not self._home.get(tid) and self.verifier.chooses(split)
         self._open.add(call)
         self._leave(call)
 
@@ -387,6 +399,8 @@ class Session:
 
     def _stay_home(self, call: Call, reason: str) -> None:
         """The rest of the call runs at home; the split calls that it makes there are part of it."""
+        if call.verifies:
+            call.split.report.count_unverified(reason)
         with suppress(RemoteFault), self.tracee.home.own_writes(call.frame.back):
             self.nesting.begin(call.tid, call.frame.rsp, call.frame.back, self.tracee.home.mappings)
         self._count_local(call, reason)
@@ -395,6 +409,10 @@ class Session:
 
     def on_home_stop(self, stop: Stop) -> bool:
         """A thread stopped whose call is at home; False: for nothing that has to do with the call."""
+        if stop.kind == "syscall" and self.verifier.traces(stop.tid):
+            self.verifier.note_syscall(ptrace.registers(stop.tid), is_behind=bool(stop.detail))
+            self.tracee.threads.resume(stop.tid)
+            return True
         call = self._call_at_home(stop.tid) if stop.kind in ("syscall", "quiet") else None
         if call is None or call.thread.is_group_stopped:
             return False
@@ -436,6 +454,8 @@ class Session:
             return "unsupported:vfork"
         if self.is_visited():
             return "refused:visit"
+        if self._is_verifying:
+            return VERIFYING
         return "" if self.acceptors.channel is not None or self.acceptors.try_connect() else "no-acceptor"
 
     def _note_left(self, call: Call) -> None:
@@ -453,6 +473,7 @@ class Session:
 
     def end(self, reason: str = "") -> None:
         """No call leaves any more; those that are at home in their middle stay there, for that reason if there is one."""
+        self.verifier.abandon(reason or LEFT)
         for call in list(self._away.values()):
             self._is_back(call)
         for call in [call for calls in self._home.values() for call in calls]:
@@ -464,7 +485,8 @@ class Session:
     def on_return(self, stop: Stop, point: Breakpoint, regs: Registers) -> None:
         """A thread stopped where a split call returns to that runs at home, or may do so; it goes on."""
         self.nesting.on_return(stop.tid, regs)
-        self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
+        if self._is_there(stop.tid):
+            self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
         self.tracee.threads.resume(stop.tid)
 
     # 3 delta, 4 send
@@ -489,6 +511,7 @@ class Session:
             pack(self.beside.take_news()), self.call_timeout_s,
         )  # fmt: skip
         self._told_waiting = waiting
+        call.scratch = prepared.scratch
         self._left[call.tid] = Left(call.regs, call.xstate)
         if call.runs_beside:
             self.beside.note_kernel_pages(call.tid)
@@ -641,16 +664,15 @@ class Session:
             raise TraceeGone("ended while its call was away", where=f"pid {self.tracee.pid}")
         if call.runs_beside and not self._is_valid(channel, answer):
             return
+        if call.verifies:
+            self._verify(channel, call, answer, nbytes)
+            return
         dirty = self._take(channel, call, answer, nbytes)
         self._commit(call, answer, dirty, nbytes)
         self._is_back(call)
         if self.audits and not self._away:
             self._audit(channel)
-        call.split.results.learn(call.hinted, call.results, dirty)
-        call.written_back += npages(dirty)
-        call.out_nbytes += channel.sent_nbytes - call.sent_nbytes
-        call.back_nbytes += channel.received_nbytes - call.received_nbytes
-        call.mirror_s += answer.seconds
+        self._note_cost(channel, call, answer, dirty)
         is_trip = answer.reason != wire.RETURNED
         call.split.note_leg(time.monotonic() - call.left, answer.seconds, is_trip=is_trip)
         reason = call.recalled if answer.reason == "recall" and call.recalled else answer.reason
@@ -658,6 +680,77 @@ class Session:
             call.split.report.count_trip(reason)
             call.come_home(reason)
         self._go_on(call, reason, answer.tid)
+
+    def _note_cost(self, channel: Channel, call: Call, answer: wire.Answer, dirty: Runs) -> None:
+        call.split.results.learn(call.hinted, call.results, dirty)
+        call.written_back += npages(dirty)
+        call.out_nbytes += channel.sent_nbytes - call.sent_nbytes
+        call.back_nbytes += channel.received_nbytes - call.received_nbytes
+        call.mirror_s += answer.seconds
+
+    # A call that is verified
+
+    def _verify(self, channel: Channel, call: Call, answer: wire.Answer, nbytes: int) -> None:
+        """The answer is kept and not committed; the mirror forgets the call, which runs at home from its entry."""
+        home = self.tracee.home
+        dirty = self._check(call, answer, nbytes)
+        contents = bytearray(nbytes)
+        channel.payload_into(memoryview(contents))
+        renewed = home.note_told(answer.journal)
+        self._is_back(call)
+        self._note_cost(channel, call, answer, dirty)
+        reason = "" if answer.reason == wire.RETURNED else call.recalled if answer.reason == "recall" else answer.reason
+        outcome = Outcome(answer, dirty, contents, wire.runs(answer.stale))
+        verification = self.verifier.begin(call, outcome, reason)
+        # The mirror drops this before anything runs there again, and what waited in it is told anew.
+        self.beside.refuse(answer)
+        self.beside.refuse_pages(renewed)
+        self._told_waiting = None
+        self._count_local(call, "verify")
+        self._await_return(call, verification)
+        self.tracee.breakpoints.pass_locally(call.tid, call.point, call.regs)
+
+    def _await_return(self, call: Call, verification: Verification) -> None:
+        def finish(regs: Registers) -> None:
+            self.tracee.threads.stop_all()
+            if self._is_there(call.tid):
+                self.verifier.finish(verification, regs, self._digests)
+            self._resume_others(call.tid)
+
+        frame, home = call.frame, self.tracee.home
+        is_noticed = False
+        with suppress(RemoteFault), home.own_writes(frame.back):
+            is_noticed = self.nesting.begin(call.tid, frame.rsp, frame.back, home.mappings, finish)
+        if not is_noticed:
+            self.verifier.abandon("unsupported:caller")
+
+    def _resume_others(self, tid: int) -> None:
+        """All but this one, whose stop is being handled."""
+        for other in list(self.tracee.threads.threads):
+            if other != tid and not any(stop.tid == other for stop in self.tracee.threads.pending):
+                self.tracee.threads.resume(other)
+
+    @property
+    def _is_verifying(self) -> bool:
+        return self.verifier.current is not None or any(call.verifies for call in self._away.values())
+
+    def _look_at_verified(self) -> None:
+        """Whether the call that is verified has left its function at home otherwise than by its return."""
+        self.tracee.threads.stop_all()
+        if not self.tracee.threads.is_over and self.verifier.has_left():
+            self.verifier.abandon(LEFT)
+        self._resume_all()
+
+    def _digests(self, runs: Runs) -> list[bytes] | None:
+        """Of pages of the mirror's; None when it is gone."""
+        channel = self.acceptors.channel
+        if channel is None or self._generation != self.acceptors.generation:
+            return None
+        try:
+            return self._ask_digests(channel, runs)
+        except (AcceptorLost, FrameError) as error:
+            self._lose(str(error))
+            return None
 
     def _is_valid(self, channel: Channel, answer: wire.Answer) -> bool:
         """Whether home has written nothing that the calls may have read; else they are discarded, and this answer is lost."""
@@ -678,6 +771,13 @@ class Session:
 
     def _take(self, channel: Channel, call: Call, answer: wire.Answer, nbytes: int) -> Runs:
         """The answer's pages, whose contents are in the ledger then. Raises Conflict, FrameError, AcceptorLost."""
+        dirty = self._check(call, answer, nbytes)
+        channel.payload_into(self.tracee.ledger.answer[:nbytes])
+        self.tracee.keep_own(dirty)
+        return dirty
+
+    def _check(self, call: Call, answer: wire.Answer, nbytes: int) -> Runs:
+        """The answer's pages, if it can be one. Raises Conflict, FrameError."""
         tracee, home = self.tracee, self.tracee.home
         commit.check_size(nbytes)
         returned = {call.tid: call.frame} if answer.reason == wire.RETURNED else {}
@@ -690,8 +790,6 @@ class Session:
             raise Conflict("an answer with memory calls for a tracee that lets us make none")
         wire.runs(answer.stale)
         wire.runs(answer.dirty, nbytes)
-        channel.payload_into(tracee.ledger.answer[:nbytes])
-        tracee.keep_own(dirty)
         return dirty
 
     def _commit(self, call: Call, answer: wire.Answer, dirty: Runs, nbytes: int) -> None:
@@ -743,12 +841,20 @@ class Session:
         """
         home = self.tracee.home
         runs = subtract(home.held.runs, self.tracee.kernel_pages())
-        channel.send(wire.Audit(pack(runs)))
-        message, _ = channel.receive()
-        if not isinstance(message, wire.Digests):
-            raise FrameError(f"{type(message).__name__} instead of Digests")
-        theirs = iter([message.digests[i : i + 16] for i in range(0, len(message.digests), 16)])
+        theirs = iter(self._ask_digests(channel, runs))
         for start, end in runs:
             for page in range(start, end, PAGE_SIZE):
                 if digest(home.page(page)) != next(theirs):
                     raise JobFailed("a held page differs from its twin", where=f"pid {self.tracee.pid}, {page:#x}")
+
+    def _ask_digests(self, channel: Channel, runs: Runs) -> list[bytes]:
+        """Of the mirror's pages, while no call is away. Raises AcceptorLost, FrameError."""
+        channel.send(wire.Audit(pack(runs)))
+        if not channel.buffered and not select.select([channel], [], [], SILENCE_S)[0]:
+            raise AcceptorLost(f"silent for {SILENCE_S:g} s", where=channel.peer)
+        message, _ = channel.receive()
+        if isinstance(message, wire.Bye):
+            raise AcceptorLost(f"it ends the session ({message.reason})", where=channel.peer)
+        if not isinstance(message, wire.Digests) or len(message.digests) != 16 * npages(runs):
+            raise FrameError(f"{type(message).__name__} instead of {npages(runs)} digests")
+        return [message.digests[i : i + 16] for i in range(0, len(message.digests), 16)]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from radium.core import abi
 from radium.core.mapping import Mapping as Mapped
-from radium.core.pages import Runs, around
+from radium.core.pages import Run, Runs, around
 from radium.core.regs import Registers
 from radium.errors import ExpressionError
 from radium.linux import ptrace
@@ -80,8 +80,10 @@ class Split:
 
     def memory(self, tid: int, regs: Registers) -> Runs:
         """The pages that the profile says the call will touch."""
-        if not self.profile.memory:
-            return []
+        return around(self.hints(tid, regs)) if self.profile.memory else []
+
+    def hints(self, tid: int, regs: Registers) -> list[Run]:
+        """The bytes [start, end) that each of the profile's memory hints names."""
         arguments = self.arguments(tid, regs)
         ranges = []
         for hint in self.profile.memory:
@@ -91,7 +93,7 @@ class Split:
                 continue
             if 0 < nbytes < _LARGEST_HINT_NBYTES and start > 0:
                 ranges.append((start, start + nbytes))
-        return around(ranges)
+        return ranges
 
 
 def _xmm(tid: int, number: int) -> bytes:

@@ -105,12 +105,12 @@ class Tracee:
     def keep_own(self, dirty: Sequence[Run]) -> None:
         """The answer in the ledger must overwrite neither our breakpoints nor what the kernel keeps in the tracee."""
         self.breakpoints.keep_in(dirty, self.ledger.answer)
-        for address, nbytes in self._kernel_areas():
+        for address, nbytes in self.kernel_areas():
             at = offset_in(dirty, address)
             if at is not None:
                 self.ledger.answer[at : at + nbytes] = self.memory.read(address, nbytes)
 
-    def _kernel_areas(self) -> list[tuple[int, int]]:
+    def kernel_areas(self) -> list[tuple[int, int]]:
         """Where the kernel tells each thread its CPU (rseq(2)): it changes while the thread is stopped."""
         # A new thread has none until it registers one itself.
         known = {tid: area for tid, area in self._rseq.items() if area[1]}
@@ -119,11 +119,11 @@ class Tracee:
 
     def kernel_pages(self) -> Runs:
         """The pages that they lie in."""
-        return around((address, address + nbytes) for address, nbytes in self._kernel_areas())
+        return around((address, address + nbytes) for address, nbytes in self.kernel_areas())
 
     def kernel_pages_of(self, tid: int) -> Runs:
         """The pages of this thread's area alone."""
-        self._kernel_areas()
+        self.kernel_areas()
         address, nbytes = self._rseq.get(tid, (0, 0))
         return around([(address, address + nbytes)]) if nbytes else []
 

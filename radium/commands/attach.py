@@ -34,5 +34,4 @@ def run(args: argparse.Namespace) -> int:
         console.event(f"detached from PID {args.pid}")
     else:
         console.event(f"PID {args.pid} has ended")
-    options.finish(args, work, console)
-    return 0
+    return options.finish(args, work, console) or 0

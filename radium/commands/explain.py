@@ -94,10 +94,26 @@ REASONS = {
         "the acceptor was draining: it sent them home, with what they had done",
         "Name another acceptor with --acceptor: calls then go on there.",
     ),
+    "refused:verifying": Reason(
+        "another call of the program was being verified at that moment, and nothing else may write meanwhile",
+        "A smaller --verify FRACTION, or none, lets more calls out.",
+    ),
+    "verify": Reason(
+        "they were chosen to be verified: they ran on an acceptor and at home, and the program went on with home's result",
+        "Without --verify they would have run on an acceptor only.",
+    ),
     "refused": Reason(
         "the acceptor refused: {}",
         "The acceptor's operator can grant it, or name another acceptor with --acceptor.",
     ),
+}
+# Why calls that were to be verified were not compared, as far as it is no reason for running at home.
+UNVERIFIED = {
+    "left": "at home it left its function otherwise than by a return, or the program ended.",
+    "exception": "in the mirror it threw an exception.",
+    "longjmp": "in the mirror it left by longjmp.",
+    "stack": "in the mirror it needed a deeper stack than a mirror has room for at first.",
+    "unsupported:caller": "its caller is code made at run time, where its return cannot be noticed.",
 }
 UNKNOWN = Reason("this version of radium does not know the reason", "Explain the report with the one that wrote it.")
 
@@ -274,8 +290,19 @@ def _verification(split: SplitReport) -> Iterator[str]:
             f"  {split.diverged} of {split.verified} verified calls DIVERGED: the acceptor's result was not the one "
             "computed at home. Do not trust this split point before that is understood."
         )
+        yield f"  The first difference: {split.difference}."
     elif split.verified:
-        yield f"  {split.verified} calls were run on both sides and agreed to the last byte."
+        yield f"  {_times(split.verified)} ran on both sides and agreed, floats within the profile's tolerance."
+    for reason, count in sorted(split.unverified.items(), key=lambda item: -item[1]):
+        yield f"  Not compared, {reason} ({_times(count)}): {unverified_text(reason)}"
+
+
+def unverified_text(reason: str) -> str:
+    """Why a call that was to be verified was not compared with what home made of it."""
+    kind, _, detail = reason.partition(":")
+    if kind in ("syscall", "signal", "fault"):
+        return f"in the mirror it came to where it would have gone home ({kind} {detail}); that far it cannot be compared."
+    return UNVERIFIED.get(reason) or f"no answer came that could be compared. {reason_text(reason)}"
 
 
 def _times(count: int) -> str:

@@ -35,6 +35,11 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="say only errors")
     parser.add_argument("--trap", choices=["auto", "breakpoint"], default="auto", help="how calls are noticed")
     parser.add_argument(
+        "--verify", type=float, default=0.0, metavar="FRACTION",
+        help="make this share of the calls on both sides, compare, and go on with home's (1: all of them)",
+    )  # fmt: skip
+    parser.add_argument("--verify-strict", action="store_true", help="exit 1 if a verified call differed")
+    parser.add_argument(
         "--call-timeout", type=float, default=600.0, metavar="S", help="a call that takes longer runs at home (default: 600)"
     )
     parser.add_argument(
@@ -50,6 +55,10 @@ def profiles(args: argparse.Namespace) -> list[Profile]:
 def check(args: argparse.Namespace) -> None:
     if not args.call_timeout > 0:
         raise UsageError(f"--call-timeout {args.call_timeout:g} is not a time", advice="give seconds, more than 0")
+    if not 0 <= args.verify <= 1:
+        raise UsageError(f"--verify {args.verify:g} is not a fraction", advice="give a number from 0 to 1 (all calls)")
+    if args.verify_strict and not args.verify:
+        raise UsageError("--verify-strict without --verify", advice="give --verify the fraction of calls to verify")
 
 
 def job(args: argparse.Namespace, console: Console, wakeups: Wakeups, program: Sequence[str]) -> Job:
@@ -62,17 +71,23 @@ def job(args: argparse.Namespace, console: Console, wakeups: Wakeups, program: S
     if args.report:
         report.write(args.report)
     acceptors = Acceptors(endpoints, token, console.event)
-    return Job(chosen, acceptors, report, console, wakeups, Options(args.call_timeout, args.tracking, args.follow == "yes"))
+    choices = Options(args.call_timeout, args.tracking, args.follow == "yes", args.verify)
+    return Job(chosen, acceptors, report, console, wakeups, choices)
 
 
-def finish(args: argparse.Namespace, work: Job, console: Console) -> None:
-    """The summary, and the report."""
+def finish(args: argparse.Namespace, work: Job, console: Console) -> int | None:
+    """The summary, and the report. The exit code that --verify-strict demands instead of the command's own, if it does."""
     work.report.acceptors = work.acceptors.used
     console.summary(work.report)
     if args.report:
         work.report.write(args.report)
     if args.list_pages:
         write_pages(args.list_pages, work.pages_left)
+    diverged = sum(split.diverged for split in work.report.splits)
+    if not args.verify_strict or not diverged:
+        return None
+    console.error(JobFailed(f"{diverged} verified calls differed", advice="`radium explain` names the first difference"))
+    return 1
 
 
 def write_pages(path: str, pages: Sequence[PagesLeft]) -> None:

@@ -40,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
             raise
     if work.main is not None and work.status is None:
         code = work.main.report.exit = work.await_program()
-    options.finish(args, work, console)
-    return code
+    verdict = options.finish(args, work, console)
+    return code if verdict is None else verdict

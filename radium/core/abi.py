@@ -119,7 +119,8 @@ def _places(parameters: tuple[Parameter, ...]) -> Iterator[_Place]:
 class Signature:
     """A C function's declaration, as far as its arguments can be read.
 
-    result: None for void and for what no single register holds. Arguments passed for `...` have no name.
+    result: None for void, which `is_void` tells, and for what no single register holds. Arguments passed for `...` have no
+    name.
     Parameter i is also called `arg<i>`.
     """
 
@@ -127,6 +128,7 @@ class Signature:
     result: Type | None
     parameters: tuple[Parameter, ...]
     variadic: bool = False
+    is_void: bool = field(default=False, compare=False)
     _reads: dict[str, tuple[Type, _Place]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

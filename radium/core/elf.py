@@ -12,6 +12,8 @@ pyelftools, tables by `struct`, because a library of 50,000 symbols has to be re
 """
 
 import struct
+import sys
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -225,6 +227,23 @@ class ElfImage:
             for name_at, info, _, section, value, _ in _SYMBOL.iter_unpack(table.entries)
             if info & 15 == _STT_OBJECT and info >> 4 != _STB_LOCAL and section not in _NOWHERE
         }
+
+    @cached_property
+    def _data(self) -> list[tuple[int, int, str]]:
+        """(link-time address, size, name) of the data objects of either table, static ones included, by address."""
+        return sorted(
+            (value, size, _name(table.names, name_at, self.where))
+            for table in (self._dynamic_symbols(), self._static_symbols())
+            for name_at, info, _, section, value, size in _SYMBOL.iter_unpack(table.entries)
+            if info & 15 == _STT_OBJECT and size and section not in _NOWHERE
+        )
+
+    def data_at(self, vaddr: int) -> tuple[str, int] | None:
+        """The data object that this link-time address lies in: its name and where it begins."""
+        i = bisect_right(self._data, (vaddr, sys.maxsize, ""))
+        if i and vaddr < sum(self._data[i - 1][:2]):
+            return self._data[i - 1][2], self._data[i - 1][0]
+        return None
 
     @cached_property
     def references(self) -> dict[str, list[Reference]]:
