@@ -172,6 +172,7 @@ class Session:
             raise AtHome("refused:detaching")
         if self.is_visited():
             raise AtHome("refused:visit")
+        self.verifier.note_entry(tid, regs.rsp)
         if self._is_verifying:
             raise AtHome(VERIFYING)
 

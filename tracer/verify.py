@@ -11,9 +11,12 @@ compared:
 * memory calls: which, of what size; and the layout that is left.
 
 Not compared: the stack below the stack pointer; what the kernel keeps in memory (rseq areas); what a profile calls scratch;
-pages that home wrote and the mirror never had. Where the process has other threads, these run at home while the call does:
-then their stacks are left out, and so is what home alone wrote or mapped, since nobody can say whose doing it was. What
-they write in memory that the call wrote in the mirror shows as a difference. What tells the time, or is random, differs.
+pages that home wrote and the mirror never had. What tells the time, or is random, differs.
+
+Other threads run at home while the call does, and some may have run in the mirror. Those that wait in the kernel all the time
+are of no concern. If others did run, their stacks are left out, and what home alone wrote or mapped; and a difference counts
+as the call's only if it is in a register or in the memory of an argument. Elsewhere it may be theirs: then the call counts
+as not compared (`threads`).
 
 A call that the mirror could not finish (a system call for home, a signal, a fault) is not compared: its reason is counted.
 """
@@ -31,7 +34,7 @@ from radium.core.addr import PAGE_SIZE, page_ceil
 from radium.core.compare import Argument, Moved, Rules, State
 from radium.core.mapping import MAP_FIXED, MAP_FIXED_NOREPLACE, RESERVED, STACK, Layout, LayoutCall, difference, replay
 from radium.core.pages import Run, Runs, intersect, normalise, npages, subtract
-from radium.core.regs import U64, Registers
+from radium.core.regs import NO_SYSCALL, U64, Registers
 from radium.dirty import digest
 from radium.errors import Conflict, NotPossible, RemoteFault, TraceeGone
 from radium.linux import ptrace
@@ -51,9 +54,11 @@ FOREIGN_STACK = 256 << 10
 _PTHREAD_NBYTES = 2304
 # Memory calls that show in the layout that is left.
 _COMPARED_CALLS = ("mmap", "mremap", "munmap")
-# What comes to an end otherwise than by a return to the caller.
-LEFT = "left"
+# Why a call is not compared: it ended at home otherwise than by a return to its caller; others wrote as well, perhaps.
+LEFT, THREADS = "left", "threads"
 
+# Where a thread waits in the kernel: rip, rsp.
+Place = tuple[int, int]
 Digests = Callable[[Runs], list[bytes] | None]
 
 
@@ -108,7 +113,7 @@ class Verification:
     rules: Rules
     values: dict[str, int | float]
     expected: Layout
-    is_alone: bool
+    waiting: dict[int, Place]
     away_s: float
     traces: bool
     traced_before: bool
@@ -161,14 +166,36 @@ class Verifier:
         was_traced = call.thread.traces_syscalls
         traces = self.counts_syscalls or any(_places_anew(one) for one in answer.journal)
         self.current = Verification(
-            call, outcome, reason, Rules(call.split.profile.tolerance, arguments), values, expected, self._is_alone(),
+            call, outcome, reason, Rules(call.split.profile.tolerance, arguments), values, expected, self._waiting(call.tid),
             time.monotonic() - call.left, traces, was_traced,
         )  # fmt: skip
         call.thread.traces_syscalls = traces or was_traced
         return self.current
 
-    def _is_alone(self) -> bool:
-        return len(self._tracee.threads.threads) == 1
+    def note_entry(self, tid: int, rsp: int) -> None:
+        """A thread enters a function with this stack pointer: if from further up, the call that it was in has ended."""
+        if self.current is not None and self.current.call.tid == tid and rsp >= self.current.call.frame.rsp:
+            self.abandon(LEFT)
+
+    def _waiting(self, own: int) -> dict[int, Place]:
+        """The threads but this one that wait in the kernel, and where."""
+        out = {}
+        for tid in self._tracee.threads.threads:
+            if tid != own:
+                with suppress(TraceeGone):
+                    regs = ptrace.registers(tid)
+                    if regs.orig_rax != NO_SYSCALL:
+                        out[tid] = regs.rip, regs.rsp
+        return out
+
+    def _is_alone(self, verification: Verification) -> bool:
+        """Whether no other thread of the process has run since the call left, here or there."""
+        others = self._tracee.threads.threads.keys() - {verification.call.tid}
+        return (
+            len(verification.outcome.answer.threads) == 1
+            and others == verification.waiting.keys()
+            and self._waiting(verification.call.tid) == verification.waiting
+        )
 
     def _arguments(self, call: Call) -> tuple[list[Argument], dict[str, int | float]]:
         """The memory behind pointer arguments, and the values of all; the thread stands as at its entry."""
@@ -217,10 +244,10 @@ class Verifier:
         if verification is not self.current:
             return
         home_s = time.monotonic() - verification.began
-        found = ""
-        if not verification.reason:
-            found = self._difference(verification, State(regs, ptrace.xstate(verification.call.tid)), mirror_digests)
-        self._end(found, verification.reason, home_s)
+        found, reason = "", verification.reason
+        if not reason:
+            found, reason = self._difference(verification, State(regs, ptrace.xstate(verification.call.tid)), mirror_digests)
+        self._end(found, reason, home_s)
 
     def abandon(self, reason: str) -> None:
         """The call that runs at home is compared with nothing."""
@@ -260,22 +287,33 @@ class Verifier:
 
     # Comparing
 
-    def _difference(self, verification: Verification, state: State, mirror_digests: Digests) -> str:
-        """The first one, in words; "": none."""
+    def _difference(self, verification: Verification, state: State, mirror_digests: Digests) -> tuple[str, str]:
+        """The first one, in words, "": none; and why it does not count, if it does not."""
         call, answer = verification.call, verification.outcome.answer
         self._tracee.home.refresh()
-        is_alone = verification.is_alone and self._is_alone()
+        is_alone = self._is_alone(verification)
         moved, calls_differ = _pair(answer.journal, verification.memory_calls)
         rules = verification.rules._replace(moved=moved if verification.traces else ())
         own = next(standing for standing in answer.threads if standing.tid == call.tid)
         theirs = State(Registers.unpack(own.registers), own.xstate)
         ignored = self._ignored(verification, state.regs, with_others=not is_alone)
-        return (
-            compare.register_difference(theirs, state, call.split.profile.signature, rules)
-            or self._memory_difference(verification, rules, ignored, state.regs.rsp)
-            or (self._difference_at_home(verification, ignored, state.regs.rsp, mirror_digests) if is_alone else "")
-            or (self._layout_difference(verification, calls_differ) if is_alone else "")
-        )
+        signature = call.split.profile.signature
+        registers = compare.register_difference(theirs, state, signature, rules)
+        if registers and signature is not None:
+            return registers, ""
+        everywhere = self._differences(verification, rules, ignored)
+        found = next(everywhere, None)
+        if found is None and is_alone:
+            found = self._difference_at_home(verification, ignored, mirror_digests)
+        if found is not None and not is_alone:
+            argued = next((one for one in (found, *everywhere) if rules.argument_at(one.address)), None)
+            if argued is None:
+                return self._text(found, rules, state.regs.rsp), THREADS
+            found = argued
+        if found is not None:
+            return self._text(found, rules, state.regs.rsp), ""
+        # Without a signature, what lies in them may be no result at all.
+        return registers or (self._layout_difference(verification, calls_differ) if is_alone else ""), ""
 
     def _ignored(self, verification: Verification, regs: Registers, *, with_others: bool) -> Runs:
         """Bytes that are not the call's, or of no use after it."""
@@ -304,30 +342,28 @@ class Verifier:
             return [(area.start, min(area.end, page_ceil(regs.fs_base + _PTHREAD_NBYTES)))]
         return [(area.start, area.end)] if area.kind & STACK else self._dead_stack(regs)
 
-    def _memory_difference(self, verification: Verification, rules: Rules, ignored: Runs, rsp: int) -> str:
+    def _differences(self, verification: Verification, rules: Rules, ignored: Runs) -> Iterator[compare.Difference]:
         """In the memory that the mirror wrote."""
         at = 0
         contents = memoryview(verification.outcome.contents)
         for start, end in verification.outcome.dirty:
             theirs, at = contents[at : at + end - start], at + end - start
             for first, last, here in _placed(start, end, rules.moved):
-                found = self._compare(first, bytearray(theirs[first - start : last - start]), here, rules, ignored)
-                if found is not None:
-                    return self._text(found, rules, rsp)
-        return ""
+                yield from self._compare(bytearray(theirs[first - start : last - start]), here, rules, ignored)
 
-    def _compare(
-        self, start: int, mirror: bytearray, here: int, rules: Rules, ignored: Runs
-    ) -> compare.Difference | None:
-        """here: where home has what the mirror has at `start`. A difference is told by its address at home."""
+    def _compare(self, mirror: bytearray, here: int, rules: Rules, ignored: Runs) -> Iterator[compare.Difference]:
+        """here: where home has what is `mirror` there. A difference is told by its address at home."""
         try:
             ours = b"".join(bytes(piece) for piece in self._tracee.home.contents([(here, here + len(mirror))]))
         except RemoteFault:
-            return compare.Difference(here, f"{len(mirror) // PAGE_SIZE} pages written", "not all of them mapped")
+            yield compare.Difference(here, f"{len(mirror) // PAGE_SIZE} pages written", "not all of them mapped")
+            return
         compare.mask(here, mirror, ours, ignored)
-        return compare.first_difference(here, mirror, ours, rules)
+        yield from compare.differences(here, mirror, ours, rules)
 
-    def _difference_at_home(self, verification: Verification, ignored: Runs, rsp: int, mirror_digests: Digests) -> str:
+    def _difference_at_home(
+        self, verification: Verification, ignored: Runs, mirror_digests: Digests
+    ) -> compare.Difference | None:
         """In pages that home alone wrote; the mirror still has them as they were."""
         outcome = verification.outcome
         written = self._tracee.home.peek_written()
@@ -336,12 +372,11 @@ class Verifier:
         pages = [page for start, end in runs for page in range(start, end, PAGE_SIZE)]
         digests = mirror_digests(runs) if pages else []
         if digests is None:
-            return ""
+            return None
         for page, theirs in zip(pages, digests, strict=True):
             if digest(self._tracee.home.page(page)) != theirs:
-                found = compare.Difference(page, "not written", "written")
-                return self._text(found, verification.rules, rsp, is_page=True)
-        return ""
+                return compare.Difference(page, "not written", "written")
+        return None
 
     def _layout_difference(self, verification: Verification, calls_differ: str) -> str:
         if verification.traces:
@@ -354,7 +389,7 @@ class Verifier:
         first = min([*delta.unmap, *((a.start, a.end) for a in (*delta.map, *delta.protect))])
         return f"the mapping {first[0]:#x}-{first[1]:#x} is not the same in the mirror and at home"
 
-    def _text(self, found: compare.Difference, rules: Rules, rsp: int, *, is_page: bool = False) -> str:
+    def _text(self, found: compare.Difference, rules: Rules, rsp: int) -> str:
         """`c[17] ([heap]+0x2a0, page 0x5581c000): 1.5 in the mirror, 2.5 at home`."""
         try:
             place = place_name(found.address, self._tracee.home.mappings, self.objects(), rsp)
@@ -362,7 +397,7 @@ class Verifier:
             place = "somewhere"
         page = f"page {found.address & ~(PAGE_SIZE - 1):#x}"
         argument = rules.argument_at(found.address)
-        if is_page or argument is None:
+        if argument is None:
             where = f"{place} ({page})"
         else:
             where = f"{argument.describe(found.address)} ({place}, {page})"

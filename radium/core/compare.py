@@ -82,23 +82,22 @@ class Rules(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The first of two outcomes: the element or word in which it lies, and its values."""
+    """Of two outcomes, in memory: the element or the byte at which it begins, and the values there."""
 
     address: int
     mirror: str
     home: str
 
 
-def first_difference(start: int, mirror: bytes | bytearray, home: bytes, rules: Rules) -> Difference | None:
-    """Of the contents of [start, start + len), which begin and end at whole words."""
+def differences(start: int, mirror: bytes | bytearray, home: bytes, rules: Rules) -> Iterator[Difference]:
+    """Of the contents of [start, start + len), pages: at most one in each word of 8 bytes."""
     for at in range(0, len(mirror), PAGE_SIZE):
         theirs, ours = mirror[at : at + PAGE_SIZE], home[at : at + PAGE_SIZE]
         if theirs == ours:
             continue
         for word, pair in enumerate(zip(struct.iter_unpack("8s", theirs), struct.iter_unpack("8s", ours), strict=True)):
             if pair[0] != pair[1] and (found := _compare_word(start + at + word * WORD, pair[0][0], pair[1][0], rules)):
-                return found
-    return None
+                yield found
 
 
 def _compare_word(address: int, mirror: bytes, home: bytes, rules: Rules) -> Difference | None:

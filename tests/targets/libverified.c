@@ -126,12 +126,27 @@ void throws_out(void)
     longjmp(verified_way_out, 1);
 }
 
+static long now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 void takes_long(long *out, long ms)
 {
-    struct timespec begin, now;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
-    do
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    while ((now.tv_sec - begin.tv_sec) * 1000 + (now.tv_nsec - begin.tv_nsec) / 1000000 < ms);
+    long begin = now_ms();
+    while (now_ms() - begin < ms)
+        ;
     *out += 1;
+}
+
+/* Writes only in the second of two runs, one after the other: each takes 300 ms. */
+void late_only(long *out, long began_ms)
+{
+    long begin = now_ms(), sum = out[0];
+    while (now_ms() - begin < 300)
+        ;
+    if (now_ms() - began_ms > 550)
+        out[0] = sum + 1;
 }

@@ -18,6 +18,7 @@ void noise_into(double *out, size_t n);
 void noise_float_into(float *out, size_t n);
 void noise_untyped(void *out, size_t n);
 void home_only(long *out, size_t n);
+void late_only(long *out, long began_ms);
 void throws_out(void);
 void takes_long(long *out, long ms);
 #endif
