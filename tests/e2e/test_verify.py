@@ -110,17 +110,13 @@ def test_strict_attach(build, work, profile):
     running = work.start([build("longrun", library="work")])
     progress(running)
     session = work.attach(running.pid, profile("work"), "--verify", "0.5", "--verify-strict")
-    poll_until(lambda: running.out.seen[-1:] and calls(running) > 40, "calls were verified")
+    progress(running, steps=3)
     report = session.detach()
+    print(report["splits"])
     assert sum(split["verified"] for split in report["splits"]) > 0
     assert not any(split["diverged"] for split in report["splits"])
     running.kill()
     running.check_success()
-
-
-def calls(running):
-    lines = [line for line in running.out.seen if line.startswith("progress ")]
-    return int(lines[-1].split()[1]) if lines else 0
 
 
 @pytest.mark.parametrize("fraction", ["-0.1", "1.1", "nan", "much"])
@@ -158,8 +154,9 @@ def test_zlib(work, profile):
 
 
 @pytest.mark.parametrize("python", [sys.executable, SYSTEM_PYTHON])
-def test_python(work, tmp_path, python):
+def test_python(work, tmp_path, monkeypatch, python):
     """Dicts, closures, lists that grow into new arenas, and deep recursion: reference counts and free lists are the same."""
+    monkeypatch.setitem(work.env, "PYTHONPATH", str(tmp_path))
     (tmp_path / "verifying.py").write_text(
         "def closures(n):\n"
         "    made = {str(i): (lambda x, i=i: x + i) for i in range(2000)}\n"
