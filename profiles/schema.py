@@ -482,8 +482,10 @@ def _scratch(table: _Table) -> bool:
 
 def _tolerance(table: _Table) -> float:
     value = table.values.get("tolerance", 0.0)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-        table.fail("tolerance", f"`tolerance` is {_describe(value)} that cannot be one", "give a number below 1, like 1e-12")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        table.fail("tolerance", f"`tolerance` is {_describe(value)}; a number is wanted", "write 1e-12, say")
+    if not 0 <= value < 1:
+        table.fail("tolerance", f"`tolerance` is {value:g}", "it is relative: give a number below 1, like 1e-12")
     return float(value)
 
 

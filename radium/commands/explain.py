@@ -95,7 +95,7 @@ REASONS = {
         "Name another acceptor with --acceptor: calls then go on there.",
     ),
     "refused:verifying": Reason(
-        "another call of the program was being verified at that moment, and nothing else may write meanwhile",
+        "radium was verifying another call of the program at that moment, and no other may be away meanwhile",
         "A smaller --verify FRACTION, or none, lets more calls out.",
     ),
     "verify": Reason(

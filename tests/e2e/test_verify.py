@@ -177,6 +177,45 @@ def test_python(work, tmp_path, monkeypatch, python):
         assert split["verified"] > 0 and split["diverged"] == 0, split
 
 
+# What a trial tells
+
+TRY = """
+import sys
+import radium
+from radium.live import Console
+from radium.profiles.library import open_profile
+from radium.report import Report
+from radium.tracer.acceptors import Acceptors
+from radium.tracer.job import Job, Options
+from radium.tracer.wakeups import Wakeups
+
+say = Console(True)
+job = Job([open_profile(sys.argv[1])], Acceptors([], "", say.event), Report(radium.__version__, [], [], [], []), say,
+          Wakeups((15,)), Options(verify=1.0))
+trials = []
+job.common.on_verified = trials.append
+job.common.counts_syscalls = True
+code = job.run(sys.argv[2:])
+for trial in trials:
+    print("TRIAL", trial.split.report.name, trial.equal, trial.not_compared or "-", trial.threads, dict(trial.syscalls),
+          trial.pages_written, trial.pages_sent + trial.paged_in > 0, trial.bytes_out > 0, trial.bytes_back > 0,
+          trial.away_s >= trial.mirror_s > 0, trial.home_s > 0, bool(trial.working_set), sorted(trial.arguments))
+sys.exit(code)
+"""
+
+
+def test_trials(target, work, profile):
+    """Each call is told with what it moved, how long it took, and the system calls that it made at home."""
+    for mode, expected in [
+        ("same", r"same_fill True - 1 \{\} [89] True True True True True True \['n', 'out', 'seed'\]"),
+        ("same", r"same_mapping True - 1 \{'mmap': 1\} 2[56]\d True"),
+        ("write", r"same_write None syscall:write 1 \{'write': 1\} "),
+    ]:
+        result = work.finish(work.popen([sys.executable, "-c", TRY, profile("verified"), target, mode, 2], pass_stdin=False))
+        assert result.exit == 0, result.stderr
+        assert len(re.findall(rf"TRIAL {LIBRARY}:{expected}", result.stdout)) == 2, result.stdout
+
+
 # Whatever goes wrong
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radium.commands.explain import REASONS, explain, reason_text, run
+from radium.commands.explain import REASONS, UNVERIFIED, explain, reason_text, run
 from radium.errors import UsageError
 from radium.report import ProcessReport, Report
 
@@ -17,6 +17,8 @@ VOCABULARY = [
     "timeout",
     "stuck",
     "conflict",
+    "verify",
+    "refused:verifying",
     "unsupported:syscall:write",
     "unsupported:signal:SIGALRM",
     "unsupported:fault:SIGSEGV",
@@ -97,8 +99,20 @@ def test_divergence_is_told():
     """A verified call with another result is never passed over."""
     report = report_of("a:f")
     report.splits[0].count_remote(0, 0, 0, 0, 0, 1.0, 0.9)
-    report.splits[0].verified, report.splits[0].diverged = 3, 1
+    for difference in ("", "c[17]: 1.0 in the mirror, 2.0 at home", ""):
+        report.splits[0].count_verified(difference)
     assert "1 of 3 verified calls DIVERGED" in story(report)
+    assert "The first difference: c[17]: 1.0 in the mirror, 2.0 at home." in story(report)
+
+
+@pytest.mark.parametrize("reason", ["syscall:write", "signal:SIGALRM", "fault:SIGSEGV", *UNVERIFIED, "acceptor-lost", "stuck"])
+def test_not_compared(reason):
+    """Each reason for which a call is not compared is told, in words."""
+    report = report_of("libm.so.6:sin")
+    report.splits[0].count_local("verify")
+    report.splits[0].count_unverified(reason)
+    told = story(report)
+    assert f"Not compared, {reason} (1 call): " in told and "does not know" not in told
 
 
 @pytest.mark.parametrize("pattern", ["libm.so.6:sin", "sin", "libm*", "s?n"])

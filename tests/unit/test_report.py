@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radium.errors import JobFailed, UsageError
-from radium.report import ProcessReport, Report, load
+from radium.report import ProcessReport, Report, SplitReport, load
 
 CONTRACT = {
     "name",
@@ -185,3 +185,14 @@ def test_wrong_split_values_are_refused(shared_path, tmp_path_factory, key, valu
     found = json.loads(shared_path.read_text())
     found["splits"][0][key] = value
     load_or_refuse(shared_path, json.dumps(found).encode("utf-8", "surrogatepass"))
+
+
+def test_verified_calls_are_counted():
+    """The first difference is kept; calls that could not be compared are counted by reason."""
+    split = SplitReport.start("libm.so.6:sin", "mirror", "breakpoint")
+    for difference in ("", "first", "second"):
+        split.count_verified(difference)
+    split.count_unverified("syscall:write")
+    split.count_unverified("syscall:write")
+    assert (split.verified, split.diverged, split.difference) == (3, 2, "first")
+    assert split.unverified == {"syscall:write": 2}
