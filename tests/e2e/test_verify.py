@@ -45,6 +45,28 @@ def test_same_results(target, work, profile, monkeypatch, tracking):
     assert result.split("same_sort")["unverified"] == {"syscall:sysinfo": 1}
 
 
+def test_dead_stack(target, work, profile):
+    """What a call leaves below the stack pointer is nobody's."""
+    check_equal(verify(work, [target, "dead", 4], profile("verified")), "ticks_dead", 4)
+
+
+@pytest.mark.parametrize(("mode", "name"), [("home_only", "home_only"), ("late", "late_only")])
+def test_the_mirror_forgets(target, work, profile, monkeypatch, mode, name):
+    """Of a verified call nothing is left in the mirror: not in pages that it wrote there, nor in those written at home alone."""
+    monkeypatch.setitem(work.env, "RADIUM_AUDIT", "1")
+    result = work.same([target, mode, 6], profile("verified"), "--verify", "0.5")
+    assert result.remote(name) == 3 and result.split(name)["diverged"] > 0
+
+
+def test_the_mirror_forgets_memory_calls(target, work, profile, monkeypatch):
+    """A mapping that the call gave back in the mirror and not at home is there again for the next call."""
+    monkeypatch.setitem(work.env, "LD_BIND_NOW", "1")  # else the slot of munmap is written on one side only
+    result = work.run_split([target, "early", 1], profile("verified"), "--verify", 1)
+    assert result.exit == 0 and re.search(r"^filled 1$", result.stdout, re.MULTILINE), result.stdout
+    check_differs(result, "early_unmap", r"^the mapping 0x\w+-0x\w+ is not the same in the mirror and at home$")
+    check_equal(result, "same_fill", 1)
+
+
 def test_a_fraction(target, work, profile):
     """Every third call is verified, beginning with the first; the others run on the acceptor with what home has done."""
     result = work.same([target, "same", 7], profile("verified"), "--verify", "0.3334")

@@ -141,6 +141,25 @@ void takes_long(long *out, long ms)
     *out += 1;
 }
 
+/* Gives the mapping back only in the first of two runs, one after the other: each takes 300 ms. */
+void early_unmap(void *at, size_t nbytes, long began_ms)
+{
+    long begin = now_ms();
+    while (now_ms() - begin < 300)
+        ;
+    if (now_ms() - began_ms < 550)
+        munmap(at, nbytes);
+}
+
+/* Leaves on the stack below it what is different each time. */
+long ticks_dead(long seed)
+{
+    volatile uint64_t ticks[64];
+    for (int i = 0; i < 64; i++)
+        ticks[i] = __rdtsc();
+    return seed + (ticks[0] != 0);
+}
+
 /* Writes only in the second of two runs, one after the other: each takes 300 ms. */
 void late_only(long *out, long began_ms)
 {

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 enum { N = 4096 };
@@ -46,6 +47,13 @@ static void same(long round)
     same_unmap(list, nbytes);
 }
 
+static long now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static void jump(void)
 {
     if (!setjmp(verified_way_out))
@@ -57,6 +65,8 @@ int main(int argc, char **argv)
     const char *mode = argc > 1 ? argv[1] : "same";
     long rounds = argument(argc, argv, 2, 5);
     uint64_t *out = calloc(N, sizeof *out);
+    double *mapping = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(mapping != MAP_FAILED);
     if (!strcmp(mode, "threads")) {
         pthread_t thread;
         CHECK(pthread_create(&thread, NULL, count, (void *)&others) == 0);
@@ -85,10 +95,14 @@ int main(int argc, char **argv)
             CHECK(same_write("hello\n", 6) == 6);
         else if (!strcmp(mode, "jump"))
             jump();
-        else if (!strcmp(mode, "late")) {
-            struct timespec now;
-            clock_gettime(CLOCK_MONOTONIC, &now);
-            late_only((long *)out, now.tv_sec * 1000 + now.tv_nsec / 1000000);
+        else if (!strcmp(mode, "dead"))
+            CHECK(ticks_dead(i) == i + 1);
+        else if (!strcmp(mode, "late"))
+            late_only((long *)out, now_ms());
+        else if (!strcmp(mode, "early")) {
+            early_unmap(mapping, 1 << 16, now_ms());
+            same_fill(mapping, 1 << 13, 7);
+            printf("filled %.17g\n", mapping[i]);
         } else if (!strcmp(mode, "long"))
             takes_long((long *)out, 50);
         else

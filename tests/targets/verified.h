@@ -19,6 +19,8 @@ void noise_float_into(float *out, size_t n);
 void noise_untyped(void *out, size_t n);
 void home_only(long *out, size_t n);
 void late_only(long *out, long began_ms);
+void early_unmap(void *at, size_t nbytes, long began_ms);
+long ticks_dead(long seed);
 void throws_out(void);
 void takes_long(long *out, long ms);
 #endif
