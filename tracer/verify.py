@@ -14,9 +14,9 @@ Not compared: the stack below the stack pointer; what the kernel keeps in memory
 pages that home wrote and the mirror never had. What tells the time, or is random, differs.
 
 Other threads run at home while the call does, and some may have run in the mirror. Those that wait in the kernel all the time
-are of no concern. If others did run, their stacks are left out, and what home alone wrote or mapped; and a difference counts
-as the call's only if it is in a register or in the memory of an argument. Elsewhere it may be theirs: then the call counts
-as not compared (`threads`).
+are of no concern. If others did run, their stacks are left out, and what home alone wrote or mapped, and all that differs in
+memory counts only where it is an argument's: elsewhere it may be theirs. Where no signature says what the arguments'
+memory is, such a call counts as not compared (`threads`).
 
 A call that the mirror could not finish (a system call for home, a signal, a fault) is not compared: its reason is counted.
 """
@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from radium.core import abi, compare, wire
@@ -306,10 +306,9 @@ class Verifier:
         if found is None and is_alone:
             found = self._difference_at_home(verification, ignored, mirror_digests)
         if found is not None and not is_alone:
-            argued = next((one for one in (found, *everywhere) if rules.argument_at(one.address)), None)
-            if argued is None:
-                return self._text(found, rules, state.regs.rsp), THREADS
-            found = argued
+            if not rules.arguments:
+                return "", THREADS
+            found = next((one for one in chain((found,), everywhere) if rules.argument_at(one.address)), None)
         if found is not None:
             return self._text(found, rules, state.regs.rsp), ""
         # Without a signature, what lies in them may be no result at all.

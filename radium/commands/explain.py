@@ -110,7 +110,7 @@ REASONS = {
 # Why calls that were to be verified were not compared, as far as it is no reason for running at home.
 UNVERIFIED = {
     "left": "at home it left its function otherwise than by a return, or the program ended.",
-    "threads": "it differed, but other threads ran meanwhile, and the difference was in memory that may be theirs.",
+    "threads": "other threads ran meanwhile, memory differs that may be theirs, and no signature says which is the call's.",
     "exception": "in the mirror it threw an exception.",
     "longjmp": "in the mirror it left by longjmp.",
     "stack": "in the mirror it needed a deeper stack than a mirror has room for at first.",

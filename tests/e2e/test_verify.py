@@ -117,7 +117,16 @@ def test_busy_threads(target, work, profile):
     """What another thread does all the time is no call's difference."""
     result = verify(work, [target, "threads", 4], profile("verified"))
     for split in result.report["splits"]:
-        assert split["diverged"] == 0 and set(split["unverified"]) <= {"threads", "syscall:sysinfo", "signal:SIGURG"}
+        assert split["diverged"] == 0 and set(split["unverified"]) <= {"threads", "syscall:sysinfo"}
+    # Their signatures tell which memory is the calls'.
+    for name in ("same_fill", "same_sum"):
+        check_equal(result, name, 4)
+    assert result.split("same_mapping")["unverified"] == {"threads": 4}
+
+
+def test_differences_beside_busy_threads(target, work, profile):
+    """In the memory of an argument it is the call's."""
+    check_differs(verify(work, [target, "ticks_into", 3, "threads"], profile("verified")), "ticks_into", r"^out\[17\] ")
 
 
 def test_strict(target, work, profile):
@@ -283,8 +292,10 @@ def test_radium_killed(target, work, profile, acceptor):
     poll_until(lambda: status(running.pid)["State"].startswith("R"), "a call runs at home")
     session.running.kill(signal.SIGKILL)
     session.running.wait()
-    poll_until(lambda: not running.alive or code_of(running.pid, LIBRARY) == before.code, "the guardian has done its work")
-    assert status(running.pid)["TracerPid"] == "0"
+    poll_until(
+        lambda: code_of(running.pid, LIBRARY) == before.code and status(running.pid)["TracerPid"] == "0",
+        "the guardian has done its work",
+    )
     running.wait()
     assert running.out.seen[-2:] == ["made 40", "EXIT-SUCCESS"]
 

@@ -1,4 +1,4 @@
-/* verified MODE [ROUNDS]: calls that are verified. What it prints does not depend on what differs from run to run. */
+/* verified MODE [ROUNDS [threads]]: calls that are verified. What it prints does not depend on what differs from run to run. */
 #define _GNU_SOURCE
 #include "target.h"
 #include "verified.h"
@@ -67,7 +67,7 @@ int main(int argc, char **argv)
     uint64_t *out = calloc(N, sizeof *out);
     double *mapping = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(mapping != MAP_FAILED);
-    if (!strcmp(mode, "threads")) {
+    if (!strcmp(mode, "threads") || argc > 3) {
         pthread_t thread;
         CHECK(pthread_create(&thread, NULL, count, (void *)&others) == 0);
     }
