@@ -62,8 +62,6 @@ class Split:
     library: a glob over file names and sonames, or "main"; signature: None when the profile has none, then guard and
     memory are over `radium.core.abi.DEFAULT`; declaration: the signature's text, or "". where: "file:line". scratch: what
     a call writes to large anonymous mappings outside of `memory` is its working storage, of no use to anybody afterwards: it
-    memory are over `radium.core.abi.DEFAULT`; declaration: the signature's text, or "". where: "file:line". scratch: what
-    a call writes to large anonymous mappings outside of `memory` is its working storage, of no use to anybody afterwards: it
     does not come home. python_guard: a guard over the arguments of a Python function; `guard` is None then. working_set:
     pages that the first call is expected to touch. tolerance: relative, up to which floats count as equal when a call is
     verified; 0 demands the same bytes.

@@ -121,7 +121,9 @@ def test_busy_threads(target, work, profile):
     # Their signatures tell which memory is the calls'.
     for name in ("same_fill", "same_sum"):
         check_equal(result, name, 4)
-    assert result.split("same_mapping")["unverified"] == {"threads": 4}
+    # Where the other thread had no time to run, there is nothing that could be its doing.
+    mapping = result.split("same_mapping")
+    assert mapping["verified"] + sum(mapping["unverified"].values()) == 4
 
 
 def test_differences_beside_busy_threads(target, work, profile):
