@@ -60,6 +60,49 @@ class CallCost(msgspec.Struct):
     seconds: Span
 
 
+class CostClass(msgspec.Struct):
+    """Of calls of a size in [size_from, size_to), as `policy = "auto"` has measured them.
+
+    calls: that were looked at; tried: of them, those that left or were about to. local_seconds, remote_seconds: of a call
+    on each side, None: not timed yet; is_predicted: remote_seconds is, from what other calls tell. mirror_seconds,
+    round_trips and bytes are what it is made of. decision: remote or local, at the end.
+    """
+
+    size_from: Span
+    size_to: float
+    calls: Count
+    tried: Count
+    local_seconds: Span | None
+    remote_seconds: float
+    mirror_seconds: float
+    round_trips: float
+    bytes: float
+    is_predicted: bool
+    decision: str
+
+
+class CostReport(msgspec.Struct):
+    """What `policy = "auto"` has measured of a split, and made of it.
+
+    sized_by: what a call's size is, in the profile's words; "": all calls are one class. round_trip_seconds and
+    bytes_per_second: of the link, radium's own work included. speed: how many times faster than home the mirror computes.
+    break_even: the size from which calls win away, 0: all of them, None: none. chats: its calls went home so often that it
+    stays there. is_timed: False when calls at home could not be timed. rests, rested_seconds: how often and how long its
+    trap was lifted, because calls gained less than their traps cost; calls in that time are counted nowhere.
+    """
+
+    sized_by: str
+    classes: list[CostClass]
+    round_trip_seconds: float
+    bytes_per_second: float
+    speed: float | None
+    break_even: float | None
+    chats: bool
+    is_timed: bool
+    rests: Count = 0
+    rested_seconds: Span = 0.0
+
+
 class ProcessReport(msgspec.Struct):
     """A tracee. exit: its exit status, 128+N for signal N, None when it was still running at the end."""
 
@@ -89,6 +132,7 @@ class SplitReport(msgspec.Struct):
     last_call: CallCost | None = None
     difference: str = ""
     unverified: dict[str, Count] = {}
+    cost: CostReport | None = None
 
     @classmethod
     def start(cls, name: str, stance: str, trap: str) -> "SplitReport":
