@@ -102,6 +102,10 @@ class CostReport(msgspec.Struct):
     rests: Count = 0
     rested_seconds: Span = 0.0
 
+    @property
+    def ncalls(self) -> int:
+        return sum(of_size.calls for of_size in self.classes)
+
 
 class ProcessReport(msgspec.Struct):
     """A tracee. exit: its exit status, 128+N for signal N, None when it was still running at the end."""
@@ -162,6 +166,11 @@ class SplitReport(msgspec.Struct):
         self.last_call = CallCost(paged_in, bytes_out, bytes_back, seconds_total)
         if self.first_call is None:
             self.first_call = self.last_call
+
+    def note_cost(self, cost: CostReport) -> None:
+        """What one process has measured; that which has looked at most calls is told."""
+        if self.cost is None or self.cost.ncalls <= cost.ncalls:
+            self.cost = cost
 
     def count_trip(self, reason: str) -> None:
         """Count one time that a call went home in the middle."""

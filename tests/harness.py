@@ -403,7 +403,9 @@ class Proxy:
     both ends, "stall" passes nothing any more.
     """
 
-    def __init__(self, target: str, plans: Iterable[tuple[str, int, str]] = ()) -> None:
+    def __init__(self, target: str, plans: Iterable[tuple[str, int, str]] = (), delay_s: float = 0.0) -> None:
+        """delay_s: how much longer than without it everything takes, each way."""
+        self._delay_s = delay_s
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._plans = list(plans)
@@ -445,6 +447,8 @@ class Proxy:
                 data = source.recv(65536 if left is None else min(left, 65536))
                 if not data:
                     break
+                if self._delay_s:
+                    time.sleep(self._delay_s)
                 sink.sendall(data)
                 self.passed[name] += len(data)
                 left = None if left is None else left - len(data)

@@ -18,6 +18,7 @@ from radium.core import cpu, wire
 from radium.core.addr import PAGE_SIZE
 from radium.errors import AcceptorLost, AcceptorRefused, FrameError, RadiumError
 from radium.linux import clocks, procfs
+from radium.tracer.cost import Link
 
 CONNECT_S = 0.3
 # Between attempts: short enough that an acceptor which comes back is used soon, long enough to cost nothing.
@@ -71,12 +72,16 @@ def _start_private() -> socket.socket:
 
 @dataclass
 class _Shared:
-    """What the sessions of a job share. said: what was said last of an acceptor that is not there, until one is."""
+    """What the sessions of a job share. said: what was said last of an acceptor that is not there, until one is.
+
+    links: what calls have told of the way to each acceptor, by name.
+    """
 
     cpu: list[str]
     used: list[str] = field(default_factory=list)
     private: _Private = field(default_factory=_Private)
     said: str = ""
+    links: dict[str, Link] = field(default_factory=dict)
 
 
 class Acceptors:
@@ -89,6 +94,7 @@ class Acceptors:
         self.say = say
         self.channel: Channel | None = None
         self.generation = 0
+        self.link = Link()
         self.clocks = wire.SAME_CLOCKS  # what ours are ahead of the acceptor's
         self._retry_s = RETRY_S
         self._next_try = 0.0
@@ -142,6 +148,7 @@ class Acceptors:
             channel.close()
             raise
         self.channel = channel
+        self.link = self._shared.links.setdefault(name, Link())
         self.generation += 1
         if self._shared.said:
             self.say(f"acceptor {name} is used")

@@ -27,6 +27,7 @@ class Call:
     xstate: bytes
     hinted: Runs
     started: float
+    size: float = 1.0
     results: Runs = field(default_factory=list)
     number: int = 0
     left: float = 0.0
@@ -38,6 +39,8 @@ class Call:
     goes_on_at: tuple[int, int] = (0, 0)  # (rip, rsp) from which it may leave again
     sent_npages: int = 0
     paged_in: int = 0
+    nfetches: int = 0  # round trips for them
+    made_mirror: bool = False
     written_back: int = 0
     out_nbytes: int = 0
     back_nbytes: int = 0

@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from radium.report import CostClass, CostReport
+from radium.tracer.resting import Tally
 
 # The calls of a split that may try both sides, whatever it costs (the issue's promise begins behind them).
 LEARNING = 20
@@ -220,17 +221,24 @@ class SizeClass:
 
 
 class Cost:
-    """Of one split. saved_s, home_s: what calls away have saved (negative: cost), what those at home took, both as estimated."""
+    """Of one split."""
 
     def __init__(self) -> None:
         self.classes: dict[int, SizeClass] = {}
         self.ncalls = 0
-        self.balance_s = self.saved_s = self.home_s = 0.0
+        self.balance_s = 0.0
         self.can_time = True
         self.ntrips = 0
         self._total_s = 0.0
         self._leg_s = self._leg_mirror_s = 0.0
         self._nends = 0
+        self._saved_s = self._home_s = 0.0
+        self._nlearned = 0
+
+    @property
+    def tally(self) -> Tally:
+        """As estimated."""
+        return Tally(self._saved_s, self._home_s, self._nlearned)
 
     # Deciding
 
@@ -239,6 +247,7 @@ class Cost:
         self.ncalls += 1
         of_size = self._class(size)
         of_size.count(size)
+        side = of_size.is_away
         if self.chats:
             return HOME
         decision = self._first_look(of_size) if self.ncalls <= LEARNING else None
@@ -248,6 +257,7 @@ class Cost:
         else:
             self._note_stays(of_size)
         of_size.ntried_home += decision.is_timed
+        self._nlearned += of_size.is_away != side or (decision.is_timed and len(of_size.home) < TRIES)
         return decision
 
     def _class(self, size: float) -> SizeClass:
@@ -302,11 +312,19 @@ class Cost:
         """A timed call at home has returned."""
         self._class(size).note_home(max(seconds, _SMALLEST_S))
 
+    def note_untimed(self) -> None:
+        """A call at home could not be timed: neither can others, if none could."""
+        self.can_time = any(of_size.home for of_size in self.classes.values())
+
+    def note_once(self, size: float, seconds: float) -> None:
+        """A call away took what no later one will: a mirror was made for it."""
+        self._charge(self._class(size), seconds)
+
     def note_away(self, size: float, seconds: float, mirror_s: float, way: Way, page_ins: int, link: Link) -> None:
         """A call has been away, and its result is home. seconds: all that it took; way: the rest of that."""
         of_size = self._class(size)
         way = way._replace(seconds=max(way.seconds, _SMALLEST_S))
-        if not page_ins:
+        if not page_ins and way.round_trips == 1:
             link.note(way, of_size.usual_way_s(link.mark))
         of_size.note_away(Away(seconds, mirror_s, way, page_ins, link.mark))
         of_size.owed_s += EXPLORING * seconds
@@ -335,7 +353,7 @@ class Cost:
         if home_s is None:
             return
         of_size.untimed_s = 0.0 if of_size.untimed_s >= TIMING_S / EXPLORING else of_size.untimed_s + home_s
-        self.home_s += home_s
+        self._home_s += home_s
         self._earn(home_s)
 
     def _earn(self, home_s: float, saved_s: float = 0.0) -> None:
@@ -346,7 +364,7 @@ class Cost:
     def _charge(self, of_size: SizeClass, seconds: float) -> None:
         home_s = of_size.home_s
         if home_s is not None:
-            self.saved_s += home_s - seconds
+            self._saved_s += home_s - seconds
             self._earn(home_s, home_s - seconds)
 
     # Predicting
@@ -422,7 +440,7 @@ class Cost:
 
         def wins(size: float) -> bool:
             home_s = through(times, size)
-            return home_s / speed + link.way_s(round_trips, through(carried, size)) < home_s
+            return home_s / speed + link.way_s(round_trips, through(carried, size)) < WORTH * home_s
 
         return next((size for step in range(1, 41) if wins(size := largest * 2 ** (step / 2))), None)
 

@@ -4,6 +4,7 @@ One loop gives each process that is followed its turn: it handles one stop, and 
 job ends with its main process; children that outlive it are left as they were found.
 """
 
+import math
 import os
 import resource
 import select
@@ -25,7 +26,7 @@ from radium.tracer.session import LOOK_S, PagesLeft
 from radium.tracer.stops import OPTIONS, Threads, exit_code
 from radium.tracer.wakeups import Wakeups
 
-IDLE_S = 0.25
+IDLE_S, LEAST_S = 0.25, 0.001
 # Processes that stop all the time leave no time to wait: so often what else there is has its turn.
 TURN_S = 0.002
 
@@ -165,8 +166,10 @@ class Job:
 
     def _longest_s(self) -> float:
         """How long a wait may be."""
-        is_busy = any(process.is_busy for process in self.common.processes)
-        return LOOK_S if is_busy else IDLE_S
+        if any(process.is_busy for process in self.common.processes):
+            return LOOK_S
+        next_s = min((process.rests_until for process in self.common.processes), default=math.inf) - time.monotonic()
+        return min(max(next_s, LEAST_S), IDLE_S)
 
     def _give_turns(self) -> bool:
         """Each process handles one stop, if it has one; whether there was any."""

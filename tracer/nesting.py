@@ -66,13 +66,24 @@ class Nesting:
             frames.pop()
         return bool(frames)
 
-    def on_return(self, tid: int, regs: Registers) -> None:
-        """The thread stands at a return address; it may be that of an inner call."""
+    def on_return(self, tid: int, regs: Registers) -> bool:
+        """The thread stands at a return address; it may be that of an inner call. Whether one that was awaited has ended."""
         frames = self._frames_of(tid)
         while frames and frames[-1].rsp + 8 < regs.rsp:
             frames.pop()
         if frames and (frames[-1].back, frames[-1].rsp + 8) == (regs.rip, regs.rsp):
             frames.pop().on_return(regs)
+            return True
+        return False
+
+    def awaits(self, back: int) -> bool:
+        """Whether a call that runs at home is to return there."""
+        return any(frame.back == back for frames in self._frames.values() for frame in frames)
+
+    def lift(self, back: int) -> None:
+        """The breakpoint there is of no use any more; all threads are stopped. Calls that return there are not noticed."""
+        self.returns.discard(back)
+        self._breakpoints.disarm([back])
 
     def _frames_of(self, tid: int) -> list[_Frame]:
         """Outermost first. Those of a thread that had the same id before are none of its own."""

@@ -5,6 +5,8 @@ forked child has all that is ours in its memory from birth, and takes over what 
 shared memory begins as a process of its own when it executes a program; and so does every process that does.
 """
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +17,12 @@ from radium.errors import NotPossible, RadiumError, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace, vm
 from radium.profiles.schema import Profile
 from radium.profiles.schema import Split as ProfileSplit
-from radium.report import ProcessReport, Report
+from radium.report import CostReport, ProcessReport, Report
 from radium.tracer import leaving
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.admission import check_program, why_let_go
 from radium.tracer.breakpoint import Breakpoint
+from radium.tracer.cost import LEARNING
 from radium.tracer.guardian import Guardian
 from radium.tracer.ledger import Guarded, Ledger, Plan
 from radium.tracer.loader import loader_trap
@@ -27,6 +30,7 @@ from radium.tracer.python import runtime as python_runtime
 from radium.tracer.python.interpreter import Interpreter
 from radium.tracer.python.runtime import Runtime
 from radium.tracer.resolve import MappedObject, Resolver, SplitPoint, Unresolved
+from radium.tracer.resting import Rest, Tally
 from radium.tracer.session import PagesLeft, Session
 from radium.tracer.split import Split
 from radium.tracer.stops import Statuses, Stop, Threads, exit_code
@@ -102,6 +106,7 @@ class Process:
         self.status: int | None = None
         self.is_over = self.is_headless = False
         self.splits: dict[int, Split] = {}
+        self.rests: dict[int, Rest] = {}
         self.notices: list[int] = []
         self.resolvers: set[int] = set()
         self.choices: dict[int, int] = {}
@@ -155,7 +160,7 @@ class Process:
         """
         self.tracee = Tracee(self.threads, self.ledger, self.common.options.tracking)
         self.session = self._new_session(self.tracee)
-        self.splits = {}
+        self.splits, self.rests = {}, {}
         self.session.leaving = self.leaving
         if self.tracee.remote is None:
             self.common.say("its seccomp filter may refuse our system calls: writes are found by checksums")
@@ -298,6 +303,7 @@ class Process:
         self.notices, self.unresolved, self.points = parent.notices, parent.unresolved, parent.points
         self.resolvers, self.choices = set(parent.resolvers), dict(parent.choices)
         self.splits = {address: split.copy_for(self._read_memory) for address, split in parent.splits.items()}
+        self.rests = {address: rest.copy() for address, rest in parent.rests.items()}
         self.leaving = parent.leaving
         self.runtime = parent.runtime
         self.python = parent.python and parent.python.copy_for(self.tracee)
@@ -412,7 +418,7 @@ class Process:
         if self.python is not None and self.python.knows(entry):
             self._on_python(self.python, stop, point, regs)
         elif entry in self.splits and not self._is_guest(stop.tid):
-            self.session.on_trap(stop, point, self.splits[entry], regs)
+            self._on_call(self.session, stop, point, regs)
         elif entry in self.session.nesting.returns:
             self.session.on_return(stop, point, regs)
         else:
@@ -420,6 +426,52 @@ class Process:
             self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
             self._on_news(entry, seen)
             self.threads.resume(stop.tid)
+
+    def _on_call(self, session: Session, stop: Stop, point: Breakpoint, regs: Registers) -> None:
+        """At a split point, whose trap may be lifted for a while behind this call."""
+        split, began = self.splits[point.entry], time.monotonic()
+        is_tried = session.on_trap(stop, point, split, regs)
+        if is_tried or not split.is_weighed:
+            return
+        now = time.monotonic()
+        rest = self.rests.setdefault(point.entry, Rest(LEARNING))
+        rest.note_trap(now - began)
+        if rest.is_due(now, split.cost.tally):
+            self._lift(point.entry, rest, split.cost.tally)
+
+    def _lift(self, entry: int, rest: Rest, tally: Tally) -> None:
+        assert self.tracee is not None
+        began = time.monotonic()
+        self.threads.stop_all()
+        if not self.threads.is_over:
+            self.tracee.home.refresh()
+            with self.tracee.home.own_writes(entry):
+                self.tracee.breakpoints.disarm([entry])
+        self.threads.resume_all()
+        now = time.monotonic()
+        rest.rest(now, now - began, tally)
+
+    def _end_rests(self) -> None:
+        """Splits that have rested long enough are trapped again, if they are still there."""
+        now = time.monotonic()
+        over = [entry for entry, rest in self.rests.items() if 0 < rest.until <= now]
+        if not over or self.tracee is None or self.session is None or self.session.stands:
+            return
+        self.threads.stop_all()
+        if self.threads.is_over:
+            return
+        for entry in over:
+            self._end_rest(self.tracee, entry, self.rests[entry])
+        self.threads.resume_all()
+
+    def _end_rest(self, tracee: Tracee, entry: int, rest: Rest) -> None:
+        split, mappings = self.splits.get(entry), self._mappings()
+        if split is None:
+            del self.rests[entry]
+            return
+        with tracee.home.own_writes(entry):
+            tracee.breakpoints.arm([entry], mappings)
+        split.cost.note_rest(*rest.wake(time.monotonic(), split.cost.tally))
 
     def _on_python(self, python: Interpreter, stop: Stop, point: Breakpoint, regs: Registers) -> None:
         assert self.session is not None
@@ -482,6 +534,7 @@ class Process:
         self.tracee.breakpoints.forget(gone)
         for address in gone:
             self.splits.pop(address, None)
+            self.rests.pop(address, None)
         self._arm(changes.new)
         self._watch_resolvers()
         self.threads.resume_all()
@@ -509,6 +562,7 @@ class Process:
         try:
             if self.session is not None:
                 self.session.look()
+                self._end_rests()
                 self._look_at_python()
         except GONE:
             self.threads.look()
@@ -518,6 +572,11 @@ class Process:
             self.python.look()
 
     @property
+    def rests_until(self) -> float:
+        """When `look` has a split to wake, by the monotonic clock."""
+        return min((rest.until for rest in self.rests.values() if rest.until), default=math.inf)
+
+    @property
     def is_busy(self) -> bool:
         """Whether `look` is to be called often."""
         return self.is_away or (self.python is not None and self.python.is_busy)
@@ -525,8 +584,21 @@ class Process:
     # The end
 
     def _end_session(self, reason: str = "") -> None:
-        if self.session is not None:
-            self.session.end(reason)
+        if self.session is None:
+            return
+        self.session.end(reason)
+        for entry, split in self.splits.items():
+            if split.is_weighed and split.cost.ncalls:
+                cost = split.cost.report(split.sizing.text, self.acceptors.link)
+                self._tell_rest(cost, entry)
+                split.report.note_cost(cost)
+
+    def _tell_rest(self, cost: CostReport, entry: int) -> None:
+        rest = self.rests.get(entry)
+        if rest is not None:
+            if rest.until:
+                rest.wake(time.monotonic(), Tally())
+            cost.rests, cost.rested_seconds = rest.nrests, rest.rested_s
 
     def _note_pages(self) -> None:
         if self.session is not None:

@@ -37,14 +37,17 @@ from radium.tracer.beside import Beside
 from radium.tracer.breakpoint import Breakpoint
 from radium.tracer.call import Call
 from radium.tracer.commit import Left
+from radium.tracer.cost import Way
 from radium.tracer.delta import Delta, Prepared
 from radium.tracer.group import Gathering, Group
 from radium.tracer.leaving import Leaving
 from radium.tracer.ledger import CommitRecord
 from radium.tracer.lookout import Lookout
 from radium.tracer.nesting import Nesting
+from radium.tracer.resting import STOP_S
 from radium.tracer.split import Split
 from radium.tracer.stops import GROUP_STOPS, Stop
+from radium.tracer.timing import Timings
 from radium.tracer.tracee import Tracee
 from radium.tracer.verify import LEFT, Outcome, Verification, Verifier
 from radium.tracer.wakeups import Wakeups
@@ -61,6 +64,8 @@ MOST_GROWTHS = 1024
 SIGNAL_S = 0.1
 # How long all wait for a system call of a thread that came along with the call; then the call goes on without that one.
 PASS_S = 0.02
+# Reasons that say nothing of what the next call would cost, or are its cost's own.
+NO_FAULT = ("policy", "refused:", "acceptor-lost", "unsupported:exit")
 # From so many trips of it in one call on, such a thread is left at home: what it does is not the call's business.
 MOST_PASSES = 64
 # Why a call runs at home beside one that is being verified: what either writes would count as the other's.
@@ -70,9 +75,11 @@ VERIFYING = "refused:verifying"
 class AtHome(Exception):
     """The call runs at home; `reason` is a word of INTERFACE.md."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, is_timed: bool = False) -> None:
+        """is_timed: it is to be told how long the call takes there."""
         super().__init__(reason)
         self.reason = reason
+        self.is_timed = is_timed
 
 
 class PagesLeft(NamedTuple):
@@ -96,6 +103,7 @@ class Session:
         self.call_timeout_s = call_timeout_s
         self.leaving = Leaving()
         self.nesting = Nesting(tracee.threads, tracee.breakpoints)
+        self.timings = Timings(tracee, self.nesting)
         self.gathering = Gathering(tracee)
         self.beside = Beside(tracee)
         self.verifier = Verifier(tracee)
@@ -125,6 +133,7 @@ class Session:
         """
         self.leaving = parent.leaving
         self.nesting.inherit(parent.nesting, forked_by)
+        self.timings.inherit(parent.timings)
         for call in parent._home.get(forked_by, []):
             self.tracee.home.refresh()
             with suppress(RemoteFault):
@@ -142,19 +151,26 @@ class Session:
 
     # 1 trap
 
-    def on_trap(self, stop: Stop, point: Breakpoint, split: Split, regs: Registers) -> None:
-        """A thread stopped at a split point; afterwards it is past the call, or on its way through it at home."""
+    def on_trap(self, stop: Stop, point: Breakpoint, split: Split, regs: Registers) -> bool:
+        """A thread stopped at a split point; afterwards it is past the call, or on its way through it at home.
+
+        False: this call was not tried.
+        """
         regs.rip = point.entry
         regs.orig_rax = NO_SYSCALL
         try:
             self._check_wanted(stop.tid, split, regs)
         except AtHome as answer:
-            self._run_at_home(stop.tid, point, split, regs, answer.reason)
-            self.tracee.threads.resume(stop.tid)
+            if answer.is_timed:
+                self._time(stop.tid, point, split, regs)
+            else:
+                self._run_at_home(stop.tid, point, split, regs, answer.reason)
+                self.tracee.threads.resume(stop.tid)
             if answer.reason == VERIFYING:
                 self._look_at_verified()
-            return
+            return False
         self._begin(stop.tid, point, split, regs)
+        return True
 
     def _check_wanted(self, tid: int, split: Split, regs: Registers) -> None:
         """Raises AtHome for a call that is not to be tried."""
@@ -162,8 +178,6 @@ class Session:
             raise AtHome("nested")
         if not split.wants(tid, regs):
             raise AtHome("guard")
-        if split.profile.policy == "auto" and split.cannot_gain:
-            raise AtHome("policy")
         if self.acceptors.channel is None and not self.acceptors.try_connect():
             raise AtHome("no-acceptor")
         if self.tracee.threads.has_guests:
@@ -175,6 +189,18 @@ class Session:
         self.verifier.note_entry(tid, regs.rsp)
         if self._is_verifying:
             raise AtHome(VERIFYING)
+        if split.is_weighed:
+            decision = split.cost.decide(split.size(tid, regs), time.monotonic(), self.acceptors.link)
+            if not decision.is_away:
+                raise AtHome("policy", is_timed=decision.is_timed)
+
+    def _time(self, tid: int, point: Breakpoint, split: Split, regs: Registers) -> None:
+        """The call runs at home, for as long as its costs say; how long it takes there is part of them."""
+        self.tracee.threads.stop_all()
+        if self._is_there(tid):
+            self.timings.begin(tid, split, regs, split.size(tid, regs))
+            self._run_at_home(tid, point, split, regs, "policy")
+        self._resume_all()
 
     def _is_inside(self, tid: int, rsp: int) -> bool:
         while (outer := self._call_at_home(tid)) is not None and rsp >= outer.frame.rsp:
@@ -210,7 +236,7 @@ class Session:
             return
         frame = wire.Frame(back, regs.rsp, self.leaving.set_ip, list(self.leaving.longjmps))
         thread, hinted = self.tracee.threads.threads[tid], split.memory(tid, regs)
-        call = Call(thread, split, point, frame, regs, ptrace.xstate(tid), hinted, started)
+        call = Call(thread, split, point, frame, regs, ptrace.xstate(tid), hinted, started, split.size(tid, regs))
         call.verifies = not self._away and not self._home.get(tid) and self.verifier.chooses(split)
         self._open.add(call)
         self._leave(call)
@@ -336,7 +362,7 @@ class Session:
             self._leave_at_once(call, kind)
         elif kind not in ("syscall", "signal", "fault"):
             self._stay_home(call, reason)
-        elif call.split.profile.policy == "auto" and call.split.cannot_gain:
+        elif call.split.is_weighed and call.split.cost.chats:
             self._stay_home(call, "policy")
         elif kind == "signal" and call.recalled_for != call.tid:
             self._let_meet(call, reason)
@@ -390,13 +416,25 @@ class Session:
         if call in self._open:
             self._open.remove(call)
             call.split.report.count_local(reason)
+            if call.split.is_weighed and not reason.startswith(NO_FAULT):
+                call.split.cost.note_failed(call.size, time.monotonic() - call.started, self.acceptors.link)
 
     def _count_remote(self, call: Call) -> None:
         self._open.discard(call)
+        seconds = time.monotonic() - call.started
         call.split.report.count_remote(
-            call.sent_npages, call.paged_in, call.written_back, call.out_nbytes, call.back_nbytes,
-            time.monotonic() - call.started, call.mirror_s,
+            call.sent_npages, call.paged_in, call.written_back, call.out_nbytes, call.back_nbytes, seconds, call.mirror_s,
         )  # fmt: skip
+        if call.split.is_weighed:
+            self._weigh(call, seconds + STOP_S)
+
+    def _weigh(self, call: Call, seconds: float) -> None:
+        if call.made_mirror:
+            call.split.cost.note_once(call.size, seconds)
+            return
+        round_trips = 1 + call.ntrips + call.nfetches
+        way = Way(seconds - call.mirror_s, round_trips, call.out_nbytes + call.back_nbytes)
+        call.split.cost.note_away(call.size, seconds, call.mirror_s, way, call.paged_in, self.acceptors.link)
 
     def _stay_home(self, call: Call, reason: str) -> None:
         """The rest of the call runs at home; the split calls that it makes there are part of it."""
@@ -485,10 +523,15 @@ class Session:
 
     def on_return(self, stop: Stop, point: Breakpoint, regs: Registers) -> None:
         """A thread stopped where a split call returns to that runs at home, or may do so; it goes on."""
-        self.nesting.on_return(stop.tid, regs)
+        has_ended = self.nesting.on_return(stop.tid, regs)
         if self._is_there(stop.tid):
             self.tracee.breakpoints.pass_locally(stop.tid, point, regs)
-        self.tracee.threads.resume(stop.tid)
+        if self.timings.is_spent(point.entry, is_stray=not has_ended):
+            self.tracee.threads.stop_all()
+            self.timings.lift(point.entry)
+            self._resume_all()
+        else:
+            self.tracee.threads.resume(stop.tid)
 
     # 3 delta, 4 send
 
@@ -498,6 +541,7 @@ class Session:
         tracee.watch(call.tid)
         channel.send(tracee.setup(call.tid, self.acceptors.clocks))
         self._generation = self.acceptors.generation
+        call.made_mirror = True
 
     def _send(self, channel: Channel, call: Call, prepared: Prepared, group: Group) -> None:
         home = self.tracee.home
@@ -636,6 +680,7 @@ class Session:
         channel.send(wire.Pages(message.address, pack(zero), pack(data)), home.contents(data), nbytes)
         self.left.add(data)
         call.paged_in += nbytes // PAGE_SIZE + npages(zero)
+        call.nfetches += 1
         relative = call.frame.rsp if home.is_stack(message.address) else None
         for start, end in (*zero, *data):
             call.split.working_set.learn(start, end, relative_to=relative)
@@ -675,7 +720,7 @@ class Session:
             self._audit(channel)
         self._note_cost(channel, call, answer, dirty)
         is_trip = answer.reason != wire.RETURNED
-        call.split.note_leg(time.monotonic() - call.left, answer.seconds, is_trip=is_trip)
+        call.split.cost.note_leg(time.monotonic() - call.left, answer.seconds, is_trip=is_trip)
         reason = call.recalled if answer.reason == "recall" and call.recalled else answer.reason
         if is_trip:
             call.split.report.count_trip(reason)

@@ -10,13 +10,13 @@ from radium.core.regs import Registers
 from radium.errors import ExpressionError
 from radium.linux import ptrace
 from radium.report import SplitReport
+from radium.tracer.call_size import call_size
+from radium.tracer.cost import Cost
 from radium.tracer.resolve import SplitPoint
 from radium.tracer.working_set import Results, WorkingSet
 
 # In the XSAVE area: xmm0 to xmm15 lie at 160, 16 bytes each (Intel SDM volume 1, 10.5.1.2).
 _XMM, _XMM_NBYTES = 160, 16
-# Arbitrary: what the first calls cost, with their page-ins, says little.
-ENOUGH_TRIPS = 16
 # A hint larger than the user's half of the address space is a wrong hint.
 _LARGEST_HINT_NBYTES = 1 << 46
 
@@ -28,8 +28,7 @@ class Split:
         self.profile = point.split
         self.working_set, self.results = WorkingSet(), Results()
         self._told = point.split.working_set
-        self._away_s = self._mirror_s = 0.0
-        self._ntrips = self._nends = 0
+        self.cost, self.sizing = Cost(), call_size(point.split)
         self._signature = point.split.signature or abi.DEFAULT
         self._read_memory = read_memory
 
@@ -37,24 +36,17 @@ class Split:
         """The same split point in a forked child, whose memory is read by `read_memory`: it begins with what is known."""
         twin = copy.copy(self)
         twin._read_memory = read_memory
-        twin.working_set = copy.deepcopy(self.working_set)
+        twin.working_set, twin.cost = copy.deepcopy(self.working_set), copy.deepcopy(self.cost)
         return twin
 
-    def note_leg(self, away_s: float, mirror_s: float, *, is_trip: bool) -> None:
-        """A call was away for so long, and in the mirror so long of it. is_trip: it went home in the middle."""
-        self._away_s += away_s
-        self._mirror_s += mirror_s
-        self._ntrips += is_trip
-        self._nends += not is_trip
-
     @property
-    def cannot_gain(self) -> bool:
-        """Whether its calls go home so often that the way costs more than all that they compute in the mirror."""
-        return (
-            self._ntrips >= ENOUGH_TRIPS
-            and self._ntrips > self._nends
-            and self._away_s - self._mirror_s > self._mirror_s
-        )
+    def is_weighed(self) -> bool:
+        """Whether measured costs decide where its calls run."""
+        return self.profile.policy == "auto"
+
+    def size(self, tid: int, regs: Registers) -> float:
+        """By which its calls are told apart, see call_size.py; 1 for all where nothing depends on it."""
+        return self.sizing.of(self.arguments(tid, regs)) if self.is_weighed and self.sizing.text else 1.0
 
     def arguments(self, tid: int, regs: Registers) -> Mapping[str, object]:
         """By name, read when they are asked for; regs are those at the entry."""

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from radium.commands import weighing
 from radium.errors import UsageError
 from radium.live import bytes_text, printable, seconds_text
 from radium.report import CallCost, ProcessReport, Report, SplitReport, load
@@ -32,9 +33,8 @@ REASONS = {
         "its memory takes to move.",
     ),
     "policy": Reason(
-        "calls of this split had gone home in the middle so often that the way cost more than all that they computed away",
-        'policy = "always" in the profile sends them out regardless; a function further inside may do its work without '
-        "the system calls.",
+        "what calls had cost on both sides said that these would take longer away, or they were timed at home to know that",
+        'policy = "always" in the profile sends them out regardless.',
     ),
     "nested": Reason(
         "these calls were made inside another split call that ran at home, and a split call inside a split call is "
@@ -214,6 +214,8 @@ def _split(split: SplitReport) -> Iterator[str]:
     yield from _trips(split)
     if remote:
         yield from _cost(split)
+    if split.cost is not None:
+        yield from weighing.tell(split.cost)
     yield from _verification(split)
 
 

@@ -32,8 +32,22 @@ def test_calls_that_cannot_gain_stay_at_home(build, work, tmp_path, profile):
     auto = tmp_path / "auto.toml"
     auto.write_text(profile("output").read_text() + 'policy = "auto"\n')
     split = work.same([build("output", library="output"), 40, 5], auto)
-    assert split.reasons("output_lines")["policy"] >= 30
-    assert "cost more than all" in work.radium("explain", work.folder / "report1.json").stdout.replace("\n", " ").replace("  ", " ")
+    assert split.remote("output_lines") < 10 and split.reasons("output_lines")["policy"] >= 10
+    assert "they run at home" in story(work)
+
+
+def test_a_call_that_cannot_gain_stays_at_home(build, work, tmp_path, profile):
+    """With policy = "auto", one call that goes home all the time leaves no more after its first trips."""
+    auto = tmp_path / "auto.toml"
+    auto.write_text(profile("output").read_text() + 'policy = "auto"\n')
+    split = work.same([build("output", library="output"), 1, 100], auto)
+    assert split.reasons("output_lines")["policy"] == 1
+    assert "cost more than all" in story(work)
+
+
+def story(work):
+    """What `explain` tells of the first report, in one line."""
+    return " ".join(work.radium("explain", work.folder / "report1.json").stdout.split())
 
 
 def test_files(build, work, profile):

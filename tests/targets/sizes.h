@@ -1,0 +1,2 @@
+double sizes_sum(const double *data, long n);
+long sizes_short(long value);
