@@ -163,18 +163,20 @@ AWAY, HOME, TIMED = Decision(is_away=True), Decision(is_away=False), Decision(is
 
 
 class SizeClass:
-    """Calls of [2**number, 2**(number+1))."""
+    """Calls of [2**number, 2**(number+1)). home_s: what one takes at home, None: not timed yet."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.ncalls = 0
         self.is_away = False
         self.home: deque[float] = deque(maxlen=KEPT)
+        self.home_s: float | None = None
         self.away: deque[Away] = deque(maxlen=KEPT)
         self.ntried_home = self.ntried_away = 0
         self.untimed_s = self.owed_s = 0.0
         self.gap_s, self.next_try, self.tried_mark = FIRST_GAP_S, 0.0, -1
         self._logs = 0.0
+        self._seen_away_s, self._seen_mark = 0.0, -1
 
     def count(self, size: float) -> None:
         self.ncalls += 1
@@ -185,13 +187,10 @@ class SizeClass:
         """In the middle of its calls'."""
         return float(2 ** (self._logs / self.ncalls)) if self.ncalls else float(2**self.number)
 
-    @property
-    def home_s(self) -> float | None:
-        return typical(self.home) if self.home else None
-
     def note_home(self, seconds: float) -> None:
         kept = [*self.home, seconds]
         self.home = deque(kept[-2:] if has_changed(kept) else kept, maxlen=KEPT)
+        self.home_s = typical(self.home)
 
     def note_away(self, call: Away) -> None:
         """A call that brought along what earlier ones still had to fetch replaces them."""
@@ -200,11 +199,12 @@ class SizeClass:
         if has_changed([one.seconds for one in kept]):
             kept = kept[-2:]
         self.away = deque(kept, maxlen=KEPT)
+        self._seen_away_s = typical([one.seconds for one in self.away if one.mark == call.mark])
+        self._seen_mark = call.mark
 
     def seen_away_s(self, mark: int) -> float | None:
-        """By this link as it is now."""
-        fresh = [call.seconds for call in self.away if call.mark == mark]
-        return typical(fresh) if fresh else None
+        """By the link as it is now."""
+        return self._seen_away_s if mark == self._seen_mark else None
 
     def usual_way_s(self, mark: int) -> float | None:
         fresh = [call.way.seconds for call in self.away if call.mark == mark]

@@ -587,10 +587,10 @@ class Process:
         if self.session is None:
             return
         self.session.end(reason)
-        for entry, split in self.splits.items():
+        for split in [*self.splits.values(), *(self.python.split_functions if self.python is not None else [])]:
             if split.is_weighed and split.cost.ncalls:
                 cost = split.cost.report(split.sizing.text, self.acceptors.link)
-                self._tell_rest(cost, entry)
+                self._tell_rest(cost, split.point.address)
                 split.report.note_cost(cost)
 
     def _tell_rest(self, cost: CostReport, entry: int) -> None:

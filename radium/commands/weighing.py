@@ -48,7 +48,7 @@ def _size(cost: CostReport, of_size: CostClass) -> str:
 
 
 def _sides(of_size: CostClass) -> str:
-    home = "not timed at home yet" if of_size.local_seconds is None else f"{seconds_text(of_size.local_seconds)} at home"
+    home = "not timed at home yet" if of_size.local_seconds is None else f"{_time(of_size.local_seconds)} at home"
     made_of = f"{seconds_text(of_size.mirror_seconds)} in the mirror, {bytes_text(of_size.bytes)}"
     return f"{home}, {seconds_text(of_size.remote_seconds)} away{' as predicted' if of_size.is_predicted else ''} ({made_of})"
 
@@ -56,7 +56,7 @@ def _sides(of_size: CostClass) -> str:
 def _decision(cost: CostReport, of_size: CostClass) -> str:
     where = "away" if of_size.decision == "remote" else "at home"
     flips = _flips(cost, of_size)
-    return f"they run {where}." + (f" That would flip with {' or '.join(flips)}." if flips else "")
+    return f"they run {where}. " + (f"That would flip with {' or '.join(flips)}." if flips else "Nothing near would flip that.")
 
 
 def _flips(cost: CostReport, of_size: CostClass) -> list[str]:
@@ -77,6 +77,10 @@ def _flips(cost: CostReport, of_size: CostClass) -> list[str]:
     if not flips and _is_thinkable(away_s / home_s):
         flips.append(f"calls that take {seconds_text(away_s)} at home")
     return flips
+
+
+def _time(seconds: float) -> str:
+    return seconds_text(seconds) if seconds >= 0.5e-6 else "less than 1 us"
 
 
 def _is_thinkable(factor: float) -> bool:

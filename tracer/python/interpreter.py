@@ -215,6 +215,11 @@ class Interpreter:
         if refused:
             raise NotPossible(next(iter(refused.values())))
 
+    @property
+    def split_functions(self) -> list[Split]:
+        """Those whose calls come by the gates."""
+        return list(self._splitting.splits.values())
+
     def take_natives(self) -> list[SplitPoint]:
         """Functions in C that were found, to be split where they begin."""
         natives, self._splitting.natives = self._splitting.natives, []
