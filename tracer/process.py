@@ -348,7 +348,7 @@ class Process:
             self.tracee.forget_gone()
             self.tracee = self.session = self.python = None
             self.acceptors.close()
-        self.splits, self.notices = {}, []
+        self.splits, self.rests, self.notices = {}, {}, []
         self.begin_program()
 
     # Stops

@@ -3,10 +3,13 @@
 import math
 import os
 import re
+import signal
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from harness import TARGETS, Proxy
+from harness import TARGETS, Proxy, poll_until
 
 BUSY = 3  # programs that compute beside ours, on its CPU
 DELAY_S = 0.01  # of the link, each way
@@ -75,3 +78,55 @@ def test_short_calls_rest(build, work, auto):
     assert calls["remote"] < 20 and calls["local"] < 1000
     told = work.radium("explain", work.folder / "report1.json").stdout
     assert "Its trap was lifted" in told
+
+
+def test_threads_and_children_rest(build, work, auto):
+    """Traps are lifted and armed again among running threads, and in children that are forked meanwhile."""
+    split = work.same([build("sizes", library="sizes"), "crowd", 3], auto)
+    assert split.split("sizes_short")["cost"]["rests"] > 0
+    assert len(split.report["processes"]) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_left_while_at_rest(build, work, auto, number):
+    """A program that is left while a trap is lifted, or just armed, has its own code, and goes on."""
+    program = work.start([build("sizes", library="sizes"), "crowd", 4])
+    session = work.attach(program.pid, auto)
+    poll_until(lambda: traps(program.pid) == 1, "a rest of the one that is called")
+    session.running.kill(number)
+    session.running.wait()
+    poll_until(lambda: not traps(program.pid), "what is ours taken out")
+    program.check_success()
+
+
+def traps(pid: int) -> int:
+    """How many breakpoints there are in the first bytes of the functions that are split."""
+    with (Path("/proc") / str(pid) / "maps").open() as maps:
+        line = next(line.split() for line in maps if "libsizes.so" in line and " r-xp " in line)
+    start, end = (int(word, 16) for word in line[0].split("-"))
+    with (Path("/proc") / str(pid) / "mem").open("rb") as memory:
+        memory.seek(start)
+        now = memory.read(end - start)
+    with Path(line[5]).open("rb") as file:
+        file.seek(int(line[2], 16))
+        was = file.read(end - start)
+    return sum(ours != theirs for ours, theirs in zip(now, was, strict=False))
+
+
+def test_python_functions_are_weighed(work, tmp_path):
+    """A Python function is timed on both sides too; its trap stays."""
+    (tmp_path / "weighed.py").write_text(MODULE)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    profile = tmp_path / "weighed.toml"
+    profile.write_text('name = "w"\n[[split]]\npython = "weighed:busy"\npolicy = "auto"\n')
+    work.env.pop("PYTHONSAFEPATH", None)
+    split = work.same([sys.executable, "program.py"], profile)
+    [of_size] = split.split("busy")["cost"]["classes"]
+    assert of_size["calls"] == split.remote("busy") + split.local("busy")
+    assert of_size["local_seconds"] > 0 and of_size["remote_seconds"] > of_size["mirror_seconds"] > 0
+
+
+MODULE = "def busy(n):\n    return sum(i * i % 7 for i in range(n))\n"
+PROGRAM = """import weighed
+print([weighed.busy(20000) for _ in range(300)][-1])
+"""

@@ -1,16 +1,20 @@
 /* sizes sum ROUNDS SEED: sizes_sum with sizes of 32 to 4096 in random order; says what each size took, as median, on stderr.
    sizes short SECONDS: sizes_short in a loop; says how many calls of it a second there were, on stderr.
+   sizes crowd SECONDS: the same in THREADS threads, and in a child that each of them forks when half of the time is over.
    sizes spin SECONDS: computes. With one argument more: the CPU that it runs on, behind all that is not so nice. */
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "sizes.h"
 #include "target.h"
 
+enum { THREADS = 3 };
 enum { SMALLEST = 5, LARGEST = 12, KINDS = 2 * (LARGEST - SMALLEST) + 1, MOST = 4096 };
 static double took[KINDS][1000];
 
@@ -57,14 +61,36 @@ static void sum(int rounds, unsigned seed)
     }
 }
 
-static void shortly(double seconds)
+static long shortly(double seconds)
 {
     double end = now() + seconds;
     long calls = 0;
     while (now() < end)
         for (int i = 0; i < 100; i++)
             calls = sizes_short(calls);
-    fprintf(stderr, "rate %.0f\n", calls / seconds);
+    return calls / seconds;
+}
+
+static void *in_a_thread(void *seconds)
+{
+    double half = *(double *)seconds / 2;
+    CHECK(shortly(half) > 0);
+    pid_t child = fork();
+    if (!child)
+        _exit(shortly(half) > 0 ? 7 : 1);
+    CHECK(shortly(half) > 0);
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    return NULL;
+}
+
+static void crowd(double seconds)
+{
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        CHECK(!pthread_create(&threads[i], NULL, in_a_thread, &seconds));
+    for (int i = 0; i < THREADS; i++)
+        CHECK(!pthread_join(threads[i], NULL));
 }
 
 static void spin(double seconds)
@@ -95,8 +121,10 @@ int main(int argc, char **argv)
         sum(atoi(argv[2]), atoi(argv[3]));
     } else if (!strcmp(argv[1], "spin")) {
         spin(atof(argv[2]));
+    } else if (!strcmp(argv[1], "crowd")) {
+        crowd(atof(argv[2]));
     } else {
-        shortly(atof(argv[2]));
+        fprintf(stderr, "rate %ld\n", shortly(atof(argv[2])));
     }
     return success();
 }
