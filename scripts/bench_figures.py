@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bench_python
-from figures import BULK_NBYTES, MS, OWN_SPLITS, Bench, Figure, Skipped, per_call
+from figures import BULK_NBYTES, MS, OWN_SPLITS, WEIGHED_SPLITS, Bench, Figure, Skipped, per_call
 from processes import Failed, Process, end_in_order, serving
 
 MATRIX_NBYTES = 8 * 1024 * 1024  # of a matrix of 1024 rows and columns
@@ -270,6 +270,21 @@ def rejected_call(bench: Bench) -> Iterator[Figure]:
     )  # fmt: skip
 
 
+def weighed_calls(bench: Bench) -> Iterator[Figure]:
+    """Functions that gain nothing away, with policy = "auto" behind their first 20 calls, against never split, in turns."""
+    kinds = (("loop", "null call", 200_000_000), ("work", "call of a fraction of a millisecond", 2_000))
+    rounds = bench.times(10, 5)
+    for what, name, count in kinds:
+        with bench.c_tracee() as whole, bench.c_tracee() as tracee, bench.split(tracee, WEIGHED_SPLITS) as report:
+            tracee.ask(f"{what} 20")
+            turns = [[one.ask(f"{what} {count}")["mean_ns"] for one in (whole, tracee)] for _ in range(rounds)]
+        limit, value = (sum(column) / rounds for column in zip(*turns, strict=True))
+        yield Figure(
+            f"{name}, auto", value / 1e3, "µs", limit / 1e3, "never split", value / limit,
+            "<= 1.05 x", value <= 1.05 * limit, {"turns": turns, "report": report},
+        )  # fmt: skip
+
+
 def residual_cost(bench: Bench) -> Iterator[Figure]:
     """What calls cost after detaching, against before attaching: the best of many, which noise spares."""
     rounds, count = bench.times(15, 8), 20_000_000
@@ -325,6 +340,7 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "first": first_call,
     "pause": attach_pause,
     "guard": rejected_call,
+    "auto": weighed_calls,
     "residual": residual_cost,
     **bench_python.FIGURES,
 }

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from processes import Failed, Process, attached
 
 HERE = Path(__file__).parent / "benchmarks"
-OWN_SPLITS = str(HERE / "tracee.toml")
+OWN_SPLITS, WEIGHED_SPLITS = str(HERE / "tracee.toml"), str(HERE / "tracee_auto.toml")
 ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
 BULK_NBYTES = 64 << 20
 MS = 1_000_000

@@ -6,6 +6,7 @@
  * trip N       N calls of bench_trip, which makes one system call, each timed by itself
  * park N       makes N threads that wait for ever, each in its own futex
  * loop N       N calls of bench_null, timed together
+ * work N       N calls of bench_work, which computes for a fraction of a millisecond, timed together
  * guarded N    N calls of bench_guarded(0), timed together: the profile's guard wants more than 0
  * bulk N       N calls of bench_sum over 64 MiB that are rewritten before each call
  * serve N      N threads at once, each making SERVED calls of bench_serve on words of its own, timed together
@@ -26,6 +27,7 @@
 #define SERVED 25
 #define SERVED_NWORDS 4096
 #define SERVED_ROUNDS 4000
+#define WORK_ROUNDS 200000
 #define NOTABLE_GAP_NS 50000
 #define GAPS 4096
 
@@ -42,6 +44,14 @@ __attribute__((noipa)) long bench_trip(long x)
 __attribute__((noipa)) long bench_guarded(long x)
 {
     return x;
+}
+
+__attribute__((noipa)) long bench_work(long x)
+{
+    unsigned long hash = x;
+    for (int i = 0; i < WORK_ROUNDS; i++)
+        hash = (hash ^ i) * 0x9e3779b97f4a7c15ul;
+    return hash ? x : 0;
 }
 
 __attribute__((noipa)) long bench_sum(const long *words, long nbytes)
@@ -212,6 +222,8 @@ int main(void)
             park(n);
         else if (!strcmp(what, "loop"))
             calls_together(bench_null, 7, n);
+        else if (!strcmp(what, "work"))
+            calls_together(bench_work, 7, n);
         else if (!strcmp(what, "guarded"))
             calls_together(bench_guarded, 0, n);
         else if (!strcmp(what, "bulk"))
