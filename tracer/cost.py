@@ -220,6 +220,11 @@ class SizeClass:
         self.tried_mark, self.next_try = mark, now + self.gap_s
 
 
+def tally_of(costs: "Iterable[Cost]") -> Tally:
+    """Of splits that share a trap."""
+    return Tally(*map(sum, zip(*(cost.tally for cost in costs), strict=True)))
+
+
 class Cost:
     """Of one split."""
 

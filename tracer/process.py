@@ -22,7 +22,7 @@ from radium.tracer import leaving
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.admission import check_program, why_let_go
 from radium.tracer.breakpoint import Breakpoint
-from radium.tracer.cost import LEARNING
+from radium.tracer.cost import LEARNING, tally_of
 from radium.tracer.guardian import Guardian
 from radium.tracer.ledger import Guarded, Ledger, Plan
 from radium.tracer.loader import loader_trap
@@ -418,7 +418,7 @@ class Process:
         if self.python is not None and self.python.knows(entry):
             self._on_python(self.python, stop, point, regs)
         elif entry in self.splits and not self._is_guest(stop.tid):
-            self._on_call(self.session, stop, point, regs)
+            self._on_call(self.session, stop, point, self.splits[entry], regs)
         elif entry in self.session.nesting.returns:
             self.session.on_return(stop, point, regs)
         else:
@@ -427,17 +427,26 @@ class Process:
             self._on_news(entry, seen)
             self.threads.resume(stop.tid)
 
-    def _on_call(self, session: Session, stop: Stop, point: Breakpoint, regs: Registers) -> None:
+    def _on_call(self, session: Session, stop: Stop, point: Breakpoint, split: Split, regs: Registers) -> None:
         """At a split point, whose trap may be lifted for a while behind this call."""
-        split, began = self.splits[point.entry], time.monotonic()
+        began = time.monotonic()
         is_tried = session.on_trap(stop, point, split, regs)
-        if is_tried or not split.is_weighed:
+        sharing = [] if is_tried else self._resting_together(point.entry)
+        if not sharing:
             return
-        now = time.monotonic()
+        now, tally = time.monotonic(), tally_of(split.cost for split in sharing)
         rest = self.rests.setdefault(point.entry, Rest(LEARNING))
         rest.note_trap(now - began)
-        if rest.is_due(now, split.cost.tally):
-            self._lift(point.entry, rest, split.cost.tally)
+        if rest.is_due(now, tally):
+            self._lift(point.entry, rest, tally)
+
+    def _resting_together(self, entry: int) -> list[Split]:
+        """The splits that are trapped there: all of them have to be weighed, or none rests. Python functions share a trap."""
+        if self.python is not None and self.python.knows(entry):
+            splits = self.python.split_functions if self.python.may_rest else []
+        else:
+            splits = [self.splits[entry]] if entry in self.splits else []
+        return splits if all(split.is_weighed for split in splits) else []
 
     def _lift(self, entry: int, rest: Rest, tally: Tally) -> None:
         assert self.tracee is not None
@@ -465,19 +474,21 @@ class Process:
         self.threads.resume_all()
 
     def _end_rest(self, tracee: Tracee, entry: int, rest: Rest) -> None:
-        split, mappings = self.splits.get(entry), self._mappings()
-        if split is None:
+        if entry not in self.splits and not (self.python is not None and self.python.knows(entry)):
             del self.rests[entry]
             return
+        sharing, mappings = self._resting_together(entry), self._mappings()
         with tracee.home.own_writes(entry):
             tracee.breakpoints.arm([entry], mappings)
-        split.cost.note_rest(*rest.wake(time.monotonic(), split.cost.tally))
+        rested_s, share = rest.wake(time.monotonic(), tally_of(split.cost for split in sharing))
+        for split in sharing:
+            split.cost.note_rest(rested_s, share / len(sharing))
 
     def _on_python(self, python: Interpreter, stop: Stop, point: Breakpoint, regs: Registers) -> None:
         assert self.session is not None
         split = python.on_trap(stop, point, regs)
         if split is not None and not self._is_guest(stop.tid):
-            self.session.on_trap(stop, point, split, regs)
+            self._on_call(self.session, stop, point, split, regs)
             return
         if split is not None and self.tracee is not None:
             self.tracee.breakpoints.pass_locally(stop.tid, point, regs)

@@ -220,6 +220,11 @@ class Interpreter:
         """Those whose calls come by the gates."""
         return list(self._splitting.splits.values())
 
+    @property
+    def may_rest(self) -> bool:
+        """Whether nothing but calls comes by the gates: then their trap may be lifted, and calls go straight through."""
+        return self._splitting.is_complete and not self._is_leaving
+
     def take_natives(self) -> list[SplitPoint]:
         """Functions in C that were found, to be split where they begin."""
         natives, self._splitting.natives = self._splitting.natives, []

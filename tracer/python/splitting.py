@@ -317,6 +317,11 @@ class Splitting:
         self._just_made = 0
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all names have led to functions, and no later import can change that."""
+        return self.has_begun and not any(one.is_open for one in self.wanted)
+
+    @property
     def awaits_function(self) -> bool:
         """Whether a function of the program's main module is wanted that may not be there yet: no import tells of it."""
         awaited = [one for one in self.wanted if one.module == "__main__"]
