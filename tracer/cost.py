@@ -33,8 +33,8 @@ WORTH = 0.9
 FIRST_GAP_S, LONGEST_GAP_S = 0.1, 10.0
 # What timing a call at home costs: breakpoints at its return armed and lifted, a stop more. As seen, about.
 TIMING_S = 0.0003
-# So many of the last times are kept; one that is further than this from the middle one is cut off there.
-KEPT, FAR = 8, 2.0
+# So many of the last times are kept. Of fewer than ENOUGH, one that is further than FAR from the middle is cut off there.
+KEPT, ENOUGH, FAR = 8, 4, 2.0
 # Two in a row that are further than that from the middle, and beyond all others: things have changed.
 CHANGED = 1.5
 # So many calls in a row that are odd are none: the link is another.
@@ -58,7 +58,9 @@ def middle(values: Iterable[float]) -> float:
 
 
 def typical(values: Sequence[float]) -> float:
-    """A mean that one odd time does not move far."""
+    """A mean that one odd time does not move far: without the longest, if there are enough."""
+    if len(values) >= ENOUGH:
+        return fmean(sorted(values)[:-1])
     limit = FAR * middle(values)
     return fmean(min(value, limit) for value in values)
 
