@@ -21,6 +21,7 @@ from radium.errors import NotPossible, RadiumError, UsageError
 COMMANDS = {
     "run": "start a program with its splits active",
     "attach": "split a running program",
+    "trace": "find good split points, write a profile",
     "serve": "be an acceptor",
     "profiles": "list, show and check profiles",
     "explain": "tell in words why calls ran here or there",

@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Sequence
 
-from radium.core import futex, wire
+from radium.core import futex, syscalls, wire
 from radium.core.mapping import JOURNALLED, SHARED
 from radium.core.pages import PageSet, Run
 from radium.core.regs import Registers
@@ -22,7 +22,7 @@ from radium.errors import JobFailed, RemoteFault
 from radium.linux import ptrace, seccomp
 from radium.linux.libc import syscall_name
 from radium.linux.signals import mask_of, signalfd
-from radium.replay import livelock, syscalls, vessel
+from radium.replay import livelock, vessel
 from radium.replay.futexes import Futexes, Waiter, until
 from radium.replay.memory_calls import MemoryCalls
 from radium.replay.mirror import Mirror

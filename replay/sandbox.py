@@ -12,11 +12,10 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 
-from radium.core import wire
+from radium.core import syscalls, wire
 from radium.core.mapping import MAP_ANONYMOUS
 from radium.linux import namespaces, seccomp
 from radium.linux.libc import NUMBERS
-from radium.replay import syscalls
 
 # Of a thread of the mirror's (clone(2)): CLONE_VM, _FS, _FILES, _SIGHAND, _THREAD, _SYSVSEM.
 THREAD_FLAGS = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000

@@ -5,11 +5,7 @@ job ends with its main process; children that outlive it are left as they were f
 """
 
 import math
-import os
-import resource
 import select
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,12 +17,13 @@ from radium.profiles.schema import Profile
 from radium.report import Report
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.admission import admit
+from radium.tracer.launch import IDLE_S, await_end, hold, raise_limit
 from radium.tracer.process import GONE, Common, Options, Process
 from radium.tracer.session import LOOK_S, PagesLeft
 from radium.tracer.stops import OPTIONS, Threads, exit_code
 from radium.tracer.wakeups import Wakeups
 
-IDLE_S, LEAST_S = 0.25, 0.001
+LEAST_S = 0.001
 # Processes that stop all the time leave no time to wait: so often what else there is has its turn.
 TURN_S = 0.002
 
@@ -47,6 +44,7 @@ class Job:
         self.common = Common(profiles, report, self._say_once, wakeups, options)
         self.main: Process | None = None
         self.update: Callable[[], None] = lambda: None
+        self.on_attached: Callable[[Process], None] = lambda process: None  # all its threads are stopped
         self._said: set[str] = set()
         self._poll = select.poll()
         self._poll.register(wakeups.fd, select.POLLIN)
@@ -92,6 +90,7 @@ class Job:
             if main.threads.is_over:
                 return
             main.enter()
+            self.on_attached(main)
         except GONE:
             return
         finally:
@@ -102,7 +101,9 @@ class Job:
     def run(self, command: Sequence[str]) -> int:
         """Starts the program; its exit code as a shell tells it. Raises NotPossible, UsageError."""
         self.acceptors.try_connect()
-        pid = start(command, self._limits)
+        pid, release = hold(command, self._limits)
+        ptrace.seize(pid, OPTIONS)
+        release()
         self.common.statuses.awaited.add(pid)
         threads = Threads(pid, self.common.statuses)
         threads.adopt(pid)
@@ -116,15 +117,7 @@ class Job:
     def await_program(self) -> int:
         """The exit code of a program that was started by `run` and left; it is told what we are told."""
         assert self.main is not None
-        pid, statuses = self.main.pid, self.common.statuses
-        while pid not in statuses.ends:
-            for number in self.wakeups.take_received():
-                os.kill(pid, number)
-            self._poll.poll(IDLE_S * 1000)
-            self.wakeups.read()
-            while statuses.collect():
-                pass
-        return exit_code(statuses.ends[pid])
+        return await_end(self.main.pid, self.common.statuses, self.wakeups)
 
     @contextmanager
     def _leaving_on_error(self) -> Iterator[None]:
@@ -233,39 +226,3 @@ class Job:
             process.heard()
         except GONE:
             process.threads.look()
-
-
-def raise_limit() -> tuple[int, int]:
-    """As many descriptors as we may have, since each process that is followed takes some; the limits that we had."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    return before
-
-
-def start(command: Sequence[str], limits: tuple[int, int]) -> int:
-    """The program's process, seized and about to execute it. limits: of descriptors, as it is to have them."""
-    ready, go = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(go)
-        _execute(command, ready, limits)
-    os.close(ready)
-    ptrace.seize(pid, OPTIONS)
-    os.write(go, b"!")
-    os.close(go)
-    return pid
-
-
-def _execute(command: Sequence[str], ready: int, limits: tuple[int, int]) -> None:
-    """In the child; does not return."""
-    try:
-        os.read(ready, 1)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.execvp(command[0], list(command))
-    except OSError as error:
-        sys.stderr.write(f"radium: {command[0]}: {error.strerror}; give a program that can be executed\n")
-        sys.stderr.flush()
-    finally:
-        os._exit(127)

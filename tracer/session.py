@@ -241,6 +241,22 @@ class Session:
         self._open.add(call)
         self._leave(call)
 
+    def begin_inside(self, tid: int, split: Split, rsp: int, back: int) -> None:
+        """A call that has begun before we came leaves from where it is, in no system call. All threads are stopped.
+
+        rsp: the stack pointer as it was at the entry; back: the return address.
+        """
+        point = self.tracee.breakpoints.at(split.point.address)
+        assert point is not None
+        if self._why_stay():
+            return
+        frame = wire.Frame(back, rsp, self.leaving.set_ip, list(self.leaving.longjmps))
+        regs, thread = ptrace.registers(tid), self.tracee.threads.threads[tid]
+        call = Call(thread, split, point, frame, regs, ptrace.xstate(tid), [], time.monotonic())
+        call.verifies = self.verifier.chooses(split)
+        self._open.add(call)
+        self._leave(call)
+
     def _is_there(self, tid: int) -> bool:
         return tid in self.tracee.threads.threads and not self.tracee.threads.is_over
 
@@ -737,7 +753,7 @@ class Session:
     # A call that is verified
 
     def _verify(self, channel: Channel, call: Call, answer: wire.Answer, nbytes: int) -> None:
-        """The answer is kept and not committed; the mirror forgets the call, which runs at home from its entry."""
+        """The answer is kept and not committed; the mirror forgets the call, which runs at home from where it left."""
         home = self.tracee.home
         dirty = self._check(call, answer, nbytes)
         contents = bytearray(nbytes)
@@ -754,7 +770,8 @@ class Session:
         self._told_waiting = None
         self._count_local(call, "verify")
         self._await_return(call, verification)
-        self.tracee.breakpoints.pass_locally(call.tid, call.point, call.regs)
+        if call.is_at_entry:
+            self.tracee.breakpoints.pass_locally(call.tid, call.point, call.regs)
 
     def _await_return(self, call: Call, verification: Verification) -> None:
         def finish(regs: Registers) -> None:

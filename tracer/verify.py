@@ -198,7 +198,9 @@ class Verifier:
         )
 
     def _arguments(self, call: Call) -> tuple[list[Argument], dict[str, int | float]]:
-        """The memory behind pointer arguments, and the values of all; the thread stands as at its entry."""
+        """The memory behind pointer arguments, and the values of all, if it left from its entry."""
+        if not call.is_at_entry:
+            return [], {}
         bound = call.split.arguments(call.tid, call.regs)
         signature = call.split.profile.signature
         values: dict[str, int | float] = {}

@@ -28,6 +28,10 @@ class Wakeups:
         self.fd = signalfd(blocked)
         self._ending_fd = signalfd(ending)
 
+    def begin(self, duration_s: float) -> None:
+        """For a next piece of work, of that length; what we have been told holds on."""
+        self.duration_s, self.deadline, self._is_asked = duration_s, None, False
+
     def ask_end(self) -> None:
         """As if we were told to end."""
         self._is_asked = True

@@ -22,11 +22,7 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", action="append", required=True, metavar="FILE-OR-NAME", help="a profile, or one of the library's; repeatable"
     )
-    parser.add_argument(
-        "--acceptor", action="append", default=[], metavar="HOST:PORT",
-        help="where split calls run; repeatable; default: a private acceptor on this machine",
-    )  # fmt: skip
-    parser.add_argument("--token-file", metavar="F", help="the acceptor's secret")
+    add_where(parser)
     parser.add_argument("--report", metavar="F.json", help="write what happened to each call")
     parser.add_argument("--list-pages", metavar="F", help="write which pages left this machine, a line for each run of pages")
     parser.add_argument(
@@ -46,6 +42,15 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
         "--tracking", choices=["auto", "pagemap", "checksum"], default="auto",
         help="how written pages are found (default: what this kernel can)",
     )  # fmt: skip
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """The acceptor's flags."""
+    parser.add_argument(
+        "--acceptor", action="append", default=[], metavar="HOST:PORT",
+        help="where split calls run; repeatable; default: a private acceptor on this machine",
+    )  # fmt: skip
+    parser.add_argument("--token-file", metavar="F", help="the acceptor's secret")
 
 
 def profiles(args: argparse.Namespace) -> list[Profile]:

@@ -1,13 +1,12 @@
-"""Every system call there is, made by a mirror's thread: what happens is what replay/syscalls.py says."""
+"""Every system call there is, made by a mirror's thread: what happens is what core/syscalls.py says."""
 
 import pytest
 from conversation import DATA, Home, dword, registers_of, store_rax
 
-from radium.core import wire
+from radium.core import syscalls, wire
 from radium.core.mapping import JOURNALLED, MAP_ANONYMOUS, MAP_PRIVATE
 from radium.core.regs import U64
 from radium.linux.libc import NAMES, syscall_name
-from radium.replay import syscalls
 
 CODE = 0x400000
 # syscall; mov [DATA], rax; ret

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from harness import DEADLINE_S, poll_until, status
 
+from radium.core.syscalls import HARMLESS
 from radium.errors import RadiumError
 from radium.linux import ptrace
 from radium.linux.libc import NUMBERS
 from radium.replay import vessel
 from radium.replay.sandbox import THREAD_FLAGS, Limits
-from radium.replay.syscalls import HARMLESS
 
 PAGE = 4096
 ANONYMOUS = 0x22

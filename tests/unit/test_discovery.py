@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radium.errors import UsageError
-from radium.tracer.discovery import fit, known, link, ranking, verdict
+from radium.tracer.discovery import fit, known, link, proposal, ranking, verdict
 from radium.tracer.discovery.findings import Candidate, Link, Node, Sized, Trial
+from radium.tracer.discovery.symbols import Frame
 
 HERE = Link("private", 4e-5, 2.5e9, "this machine")
 FAR = Link("far:7000", 1e-3, 1e8, "measured")
@@ -145,3 +146,56 @@ def test_what_the_library_of_profiles_knows():
     assert dgemm.size == "m[0] * n[0] * k[0]" and "const int *lda" in dgemm.declaration and len(dgemm.memory) == 3
     assert known.find("libscipy_openblas64_-fdde5778.so", "scipy_cblas_dgemm64_").size == "m * n * k"
     assert known.find("libm.so.6", "sin") is None
+
+
+def stack(*names):
+    """Names of frames, outermost first; those with a ! can be split."""
+    out = []
+    for name in names:
+        plain = name.rstrip("!")
+        library, _, function = plain.rpartition(":")
+        if not name.endswith("!"):
+            out.append(Frame(plain))
+        elif library.startswith("python:"):
+            out.append(Frame(plain, "", plain.removeprefix("python:")))
+        else:
+            out.append(Frame(plain, library, function))
+    return tuple(out)
+
+
+def proposed(native, python=()):
+    return {one.name: round(one.inclusive, 2) for one in proposal.propose(dict(native), dict(python))}
+
+
+def test_the_functions_by_which_libraries_are_entered():
+    main = ("libc.so.6:__libc_start_main!", "app:main")
+    found = proposed([
+        (stack(*main, "libR.so:run!", "libR.so:eval!", "libblas.so.3:dgemm_!", "libblas.so.3:kernel!"), 90),
+        (stack(*main, "libR.so:run!", "libc.so.6:memcpy!"), 8),
+        (stack(*main, "libR.so:run!", "libz.so.1:inflate!"), 2),
+    ])  # fmt: skip
+    assert found == {"libR.so:run": 1.0, "libblas.so.3:dgemm_": 0.9}
+
+
+def test_workers_of_a_library_are_no_entries():
+    """And a library that is entered by no exported function is proposed by what lies further inside."""
+    found = proposed([
+        (stack("app:main", "libblas.so:dgemm!", "libblas.so:worker", "libblas.so:kernel!"), 50),
+        (stack("libc.so.6:start_thread", "libblas.so:worker", "libblas.so:kernel!"), 40),
+        (stack("app:main", "plugin.so:static", "plugin.so:work!"), 10),
+    ])  # fmt: skip
+    assert found == {"libblas.so:dgemm": 0.5, "plugin.so:work": 0.1}
+
+
+def test_python_functions_stand_beside_those_that_the_interpreter_calls():
+    native = [
+        (stack("python3:main", "libpython3.11.so.1.0:Py_RunMain!", "libblas.so:dgemm!"), 60),
+        (stack("python3:main", "libpython3.11.so.1.0:Py_RunMain!"), 40),
+    ]
+    python = [
+        (stack("__main__:<module>", "python:sklearn.cluster._kmeans:KMeans.fit!", "python:sklearn.utils:check!"), 80),
+        (stack("__main__:<module>", "python:importlib._bootstrap:load!", "python:numpy.linalg:svd!"), 20),
+    ]
+    assert proposed(native, python) == {
+        "libblas.so:dgemm": 0.6, "python:sklearn.cluster._kmeans:KMeans.fit": 0.8, "python:numpy.linalg:svd": 0.2
+    }  # fmt: skip

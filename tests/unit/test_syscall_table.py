@@ -2,9 +2,9 @@
 
 import pytest
 
+from radium.core import syscalls
 from radium.core.mapping import JOURNALLED
 from radium.linux.libc import NAMES, NUMBERS, syscall_name
-from radium.replay import syscalls
 
 TABLES = {name: getattr(syscalls, name) for name in ("HARMLESS", "ANSWERED", "PLACEMENT", "EMULATED")}
 

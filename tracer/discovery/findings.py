@@ -16,8 +16,6 @@ from radium.report import replace_file
 
 # ready: every call gains; with guard: the large ones do; not yet: it could on another link or acceptor; no: it cannot.
 Verdict = Literal["ready", "with guard", "not yet", "no"]
-GAINS: tuple[Verdict, ...] = ("ready", "with guard")
-
 # JSON is written and read by recursion, of which CPython allows some hundreds.
 DEEPEST = 200
 
@@ -137,7 +135,11 @@ class Findings(msgspec.Struct):
 
     def best(self) -> list[Candidate]:
         """Those that are worth a split, the best first."""
-        return [candidate for candidate in self.candidates if candidate.verdict in GAINS]
+        return [candidate for candidate in self.candidates if candidate.verdict in ("ready", "with guard")]
+
+    def possible(self) -> list[Candidate]:
+        """Those that could be: what was tried, came out right, and would gain on a faster acceptor or link."""
+        return [one for one in self.candidates if one.verdict == "not yet" and one.there_s is not None]
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """As JSON; bytes of names that are not UTF-8 are replaced, frames below the DEEPEST are left out. Raises JobFailed."""

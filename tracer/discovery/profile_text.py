@@ -43,7 +43,8 @@ def text(findings: Findings) -> str | None:
 
 def _why_not(candidate: Candidate) -> str:
     """Why it is no split of the profile; "" if it is one."""
-    if candidate.verdict not in ("ready", "with guard"):
+    # What is not worth it yet may be so on another acceptor: then its cost decides for it, and keeps it at home till then.
+    if candidate.verdict == "no" or (candidate.verdict == "not yet" and candidate.there_s is None):
         return f"{candidate.verdict} ({candidate.reason or 'no reason known'})"
     if candidate.verdict == "with guard" and not candidate.guard:
         return "no guard could be found that tells the calls that gain"

@@ -78,6 +78,8 @@ class Recorder:
 
 
 def _end_with_us() -> None:
+    # We may have blocked what is to end it.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     namespaces.die_with_parent(signal.SIGKILL)
 
 

@@ -192,16 +192,20 @@ class _Pythons:
 
 
 def sample(
-    pids: Sequence[int], duration_s: float | None, frequency: int, should_stop: Callable[[], bool] = lambda: False
-) -> Sampled:
+    pids: Sequence[int], duration_s: float | None, frequency: int, should_stop: Callable[[], bool] = lambda: False,
+    started: Callable[[], None] = lambda: None,
+) -> Sampled:  # fmt: skip
     """Samples these processes and their children, so often a second on each CPU, until they have ended or it is time.
 
-    duration_s: None for as long as they live. Without BPF the frequency is lower. Raises NotPossible, TraceeGone.
+    duration_s: None for as long as they live. started: called when everything is ready. Without BPF the frequency is lower.
+    Raises NotPossible, TraceeGone.
     """
     source, notes = _source(frequency)
     family, tally, pythons = Family(pids), _Tally(), _Pythons(frequency)
-    deadline = math.inf if duration_s is None else time.monotonic() + duration_s
     try:
+        source.watch(family.alive)
+        started()
+        deadline = math.inf if duration_s is None else time.monotonic() + duration_s
         while family.alive and time.monotonic() < deadline and not should_stop():
             source.watch(family.alive)
             tally.add(source.take(_LOOK_MS))

@@ -191,7 +191,7 @@ class Stops:
             if stop is None:
                 return None
             signal_number = stop
-            return _record(pid, tid)
+            return record(pid, tid)
         except TraceeGone:
             return None
         finally:
@@ -206,7 +206,8 @@ def _is_running(pid: int, tid: int) -> bool:
     return False
 
 
-def _record(pid: int, tid: int) -> Record:
+def record(pid: int, tid: int) -> Record:
+    """Of a thread that is stopped. Raises TraceeGone."""
     regs = ptrace.registers(tid)
     numbered = [
         regs.rax, regs.rdx, regs.rcx, regs.rbx, regs.rsi, regs.rdi, regs.rbp, regs.rsp,

@@ -34,8 +34,10 @@ def show(findings: Findings, stream: TextIO, next_step: str, width: int | None =
 
 def advice(findings: Findings, profile: str | None, pid: int | None) -> str:
     """What to do next, in one line. profile: the file that was written; pid: the program, None if it has ended."""
-    if not findings.best():
+    if not findings.best() and not findings.possible():
         return f"nothing to split: {why_nothing(findings)}"
+    if not findings.best():
+        return f"nothing gains yet: {why_nothing(findings)}"
     if profile is None:
         return "next: give -o FILE.toml for a profile of what is ready"
     where = [] if findings.link.origin == "this machine" else ["--acceptor", findings.link.acceptor]

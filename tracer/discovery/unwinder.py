@@ -72,12 +72,14 @@ class Vdso(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """addresses: innermost first, each inside of the instruction that runs or that made the call.
+    """addresses: innermost first, each inside of the instruction that runs or that made the call. pointers: the stack
+    pointer in each frame, where the call that it is in has returned.
 
     whole: up to where the thread began; else the tables, or the copy of the stack, ended before.
     """
 
     addresses: tuple[int, ...]
+    pointers: tuple[int, ...]
     whole: bool
 
 
@@ -93,6 +95,7 @@ class Unwinder:
         self._stack, self._stack_at = b"", 0
         self._registers = (ctypes.c_uint64 * NREGISTERS)()
         self._found: list[int] = []
+        self._pointers: list[int] = []
         self._missing: MappedObject | Vdso | None = None
         # libdw keeps pointers to all of these.
         self._never = _FindElf(lambda: -1)
@@ -106,7 +109,7 @@ class Unwinder:
             None,
         )
         self._on_frame = _OnFrame(self._note)
-        self._pc, self._is_activation = ctypes.c_uint64(), ctypes.c_bool()
+        self._pc, self._pointer, self._is_activation = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_bool()
 
     def keep(self, files: "Set[MappedObject | Vdso]") -> None:
         """What the process has mapped now: forgets all if anything has gone."""
@@ -130,16 +133,18 @@ class Unwinder:
                 further = self._walk(above)
                 if further.whole:
                     # As a return address it lies in the call before it.
-                    return Frames((frames.addresses[0], word - 1, *further.addresses[1:]), True)
+                    return Frames(
+                        (frames.addresses[0], word - 1, *further.addresses[1:]), (*frames.pointers, *further.pointers), True
+                    )
         return frames
 
     def _walk(self, registers: Sequence[int]) -> Frames:
         self._registers[:] = list(registers)
         while True:
-            self._found, self._missing = [], None
+            self._found, self._pointers, self._missing = [], [], None
             status = self._dw.dwfl_getthread_frames(self._session(), 1, self._on_frame, None)
             if self._missing is None:
-                return Frames(tuple(self._found), status == 0)
+                return Frames(tuple(self._found), tuple(self._pointers), status == 0)
             self._report(self._missing)
 
     def close(self) -> None:
@@ -180,6 +185,9 @@ class Unwinder:
             self._missing = one
             return _ABORT
         self._found.append(address)
+        if self._dw.dwfl_frame_reg(frame, RSP, ctypes.byref(self._pointer)):
+            return _ABORT
+        self._pointers.append(self._pointer.value)
         return _OK if len(self._found) < MAX_FRAMES else _ABORT
 
     def _is_behind_call(self, address: int) -> bool:
@@ -261,5 +269,6 @@ _FUNCTIONS: list[tuple[str, Any, list[Any]]] = [
     ("dwfl_attach_state", ctypes.c_bool, [_POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER]),
     ("dwfl_getthread_frames", ctypes.c_int, [_POINTER, ctypes.c_int, _OnFrame, _POINTER]),
     ("dwfl_frame_pc", ctypes.c_bool, [_POINTER, _POINTER, _POINTER]),
+    ("dwfl_frame_reg", ctypes.c_int, [_POINTER, ctypes.c_uint, _POINTER]),
     ("dwfl_thread_state_registers", ctypes.c_bool, [_POINTER, ctypes.c_int, ctypes.c_uint, _POINTER]),
 ]

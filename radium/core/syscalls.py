@@ -9,6 +9,8 @@ address with the same meaning go home: mappings of files, shared ones, locked on
 AT_HOME are those of which one might think otherwise.
 """
 
+from radium.core.mapping import JOURNALLED
+
 HARMLESS: dict[str, str] = {
     "clock_gettime": "of the CLOCKS below, which have no owner; the vdso answers them mostly",
     "clock_getres": "a property of the clock",
@@ -77,6 +79,12 @@ AT_HOME: dict[str, str] = {
     "exit": "the thread is the tracee's",
     "exit_group": "the process is the tracee's",
 }
+
+
+def goes_home(name: str) -> bool:
+    """Whether a mirror leaves a system call of this name to home, as a rule: some forms of the others go home as well."""
+    return not any(name in table for table in (HARMLESS, ANSWERED, PLACEMENT, EMULATED, JOURNALLED))
+
 
 # Between two looks: a thread that yields so often, and does nothing else, waits for another one.
 YIELDS_UNTIL_STUCK = 64

@@ -1,0 +1,176 @@
+"""`radium trace` from its first sample to its last verdict.
+
+    sample   where the time goes                                       sampler, tree
+    propose  functions by which programs enter their libraries         proposal
+    count    how often those are called, with what, for how long       counter
+    try      some of their calls in a mirror, the results discarded    trial
+    judge    what they would take there, and from which size on        verdict, fit, ranking
+
+A program that ends in between is judged by what is known of it by then.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from radium import __version__
+from radium.core import abi
+from radium.core.expr import Expression
+from radium.errors import ExpressionError, NotPossible, RemoteFault, TraceeGone
+from radium.tracer.acceptors import Acceptors
+from radium.tracer.discovery import counter, fit, known, proposal, ranking, sampler, tree, verdict
+from radium.tracer.discovery.counter import Counted, Counting, Observation
+from radium.tracer.discovery.findings import Candidate, Findings, Link, Node, Overhead, Sized
+from radium.tracer.discovery.sampler import Sampled
+from radium.tracer.discovery.symbols import Frame
+from radium.tracer.discovery.trial import LONGEST_CALL_S, Trials
+from radium.tracer.stops import has_ended
+from radium.tracer.wakeups import Wakeups
+
+FREQUENCY = 99
+# What sampling and counting may take of the whole time; the rest is for trials.
+SAMPLING, COUNTING = 0.4, 0.25
+# So many are tried, those with most of the time first; one that nobody calls for so long is not waited for any longer.
+MOST_TRIED, LEAST_TRIAL_S = 8, LONGEST_CALL_S + 0.5
+
+
+@dataclass
+class Trace:
+    """wakeups: what ends a trace early. link: of `acceptors`, where calls are tried; duration_s: in all."""
+
+    acceptors: Acceptors
+    wakeups: Wakeups
+    link: Link
+    duration_s: float
+
+    def __post_init__(self) -> None:
+        self.status: int | None = None
+
+    def find(self, pid: int, program: Sequence[str], started: Callable[[], None] = lambda: None) -> Findings:
+        """Of a running process and its children; `status` is its wait status then, if a trial saw its end.
+
+        started: called as soon as it is watched. Raises NotPossible, TraceeGone.
+        """
+        began = time.monotonic()
+        sampled = sampler.sample([pid], self.duration_s * SAMPLING, FREQUENCY, self._should_end, started)
+        candidates = proposal.propose(sampled.native, sampled.python)
+        counting = None if sampled.ended else self._count(pid, candidates)
+        ended = sampled.ended or (counting is not None and counting.ended)
+        trials = Trials(self.acceptors, self.wakeups)
+        if not ended:
+            ended = self._try(pid, candidates, trials, began + self.duration_s)
+        for candidate in candidates:
+            self._judge(candidate, trials.trip_s, ended=ended)
+        top = _tree(sampled)
+        return Findings(
+            __version__, list(program), sampled.pids, time.monotonic() - began, sampled.samples,
+            Overhead(sampled.overhead, counting.overhead if counting else None, trials.stood_s or None),
+            self.link, ranking.rank(candidates, top), top, [*sampled.notes, *(counting.notes if counting else [])],
+        )  # fmt: skip
+
+    def complete(self, found: Findings, lasted_s: float) -> None:
+        """The program has ended, and has run for so long: calls that were under way all the time are as long as their share."""
+        for candidate in found.candidates:
+            if candidate.trial is not None and candidate.calls == 0:
+                candidate.here_s = max(candidate.inclusive * lasted_s, candidate.trial.here_s)
+                self._judge(candidate, candidate.trial.way_s, ended=True)
+
+    def _should_end(self) -> bool:
+        return self.wakeups.wants_end and bool(self.wakeups.received)
+
+    # count
+
+    def _count(self, pid: int, candidates: Sequence[Candidate]) -> Counting | None:
+        functions = {Frame(one.name, one.library, one.function): one for one in candidates if one.library}
+        if not functions or self._should_end():
+            return None
+        try:
+            counting = counter.count(pid, list(functions), self.duration_s * COUNTING, self._should_end)
+        except NotPossible as error:
+            return Counting({}, 0.0, ended=False, notes=[f"calls are not counted: {error}"])
+        except TraceeGone:
+            return Counting({}, 0.0, ended=True)
+        for frame, counted in counting.functions.items():
+            _take_counted(functions[frame], counted)
+        return counting
+
+    # try
+
+    def _try(self, pid: int, candidates: Sequence[Candidate], trials: Trials, deadline: float) -> bool:
+        """Whether the program has ended meanwhile."""
+        # What is called now can be tried at once.
+        todo = sorted(candidates[:MOST_TRIED], key=lambda one: one.calls == 0)
+        for at, candidate in enumerate(todo):
+            if self.status is not None or has_ended(pid):
+                return True
+            if self.wakeups.received:
+                break
+            left_s = (deadline - time.monotonic()) / (len(todo) - at)
+            self.status = trials.attempt(pid, candidate, max(left_s, LEAST_TRIAL_S))
+        return self.status is not None
+
+    # judge
+
+    def _judge(self, candidate: Candidate, trip_s: float, *, ended: bool) -> None:
+        if candidate.trial is not None and candidate.here_s is None:
+            candidate.here_s = candidate.trial.here_s
+        if ended and candidate.trial is None:
+            candidate.verdict, candidate.reason = "not yet", "the program ended before it could be tried"
+            return
+        verdict.judge(candidate, self.link, trip_s)
+        if candidate.here_s and candidate.there_s is not None:
+            candidate.gain = candidate.inclusive * (1 - candidate.there_s / candidate.here_s)
+
+
+def _take_counted(candidate: Candidate, counted: Counted) -> None:
+    candidate.calls, candidate.watched_s = counted.calls, counted.watched_s
+    candidate.latency_ns, candidate.threads, candidate.callers = counted.latency_ns, counted.threads, counted.callers
+    if counted.returned:
+        candidate.here_s = counted.total_s / counted.returned
+    profile = known.find(candidate.library, candidate.function.partition("@")[0])
+    if profile is not None:
+        candidate.signature, candidate.size = profile.declaration, profile.size
+        candidate.memory = list(profile.memory)
+        candidate.sizes = _sizes(counted.observations, profile)
+    else:
+        _guess_size(candidate, counted.observations)
+
+
+def _sizes(observations: Sequence[Observation], profile: known.Known) -> list[Sized]:
+    """By what the library's profile takes for the size."""
+    if not profile.size or profile.signature is None:
+        return []
+    size, found = Expression.compile(profile.size, profile.signature.names), []
+    for one in observations:
+        with suppress(ExpressionError):
+            found.append(Sized(float(size.evaluate(one.bind(profile.signature))), one.latency_ns / 1e9, 0.0))
+    return found
+
+
+def _guess_size(candidate: Candidate, observations: Sequence[Observation]) -> None:
+    """By the argument on which the time depends, if there is one."""
+    calls = [(_integers(one.bind(abi.DEFAULT)), one.latency_ns / 1e9) for one in observations]
+    found = fit.sizing_argument(calls)
+    if found is not None:
+        candidate.size = found[0]
+        candidate.sizes = [Sized(float(arguments[found[0]]), seconds, 0.0) for arguments, seconds in calls]
+
+
+def _integers(arguments: Mapping[str, object]) -> dict[str, int]:
+    found = {}
+    for parameter in abi.DEFAULT.parameters:
+        with suppress(RemoteFault):
+            value = arguments[parameter.name]
+            if isinstance(value, int):
+                found[parameter.name] = int(value)
+    return found
+
+
+def _tree(sampled: Sampled) -> Node:
+    """Python's own stacks beside the native ones: each has its own samples."""
+    native = tree.build(sampled.native, "native")
+    if not sampled.python:
+        return native
+    python = tree.build(sampled.python, "Python")
+    return Node("all", native.samples + python.samples, [native, python])
