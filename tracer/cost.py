@@ -208,6 +208,12 @@ class SizeClass:
         """By the link as it is now."""
         return self._seen_away_s if mark == self._seen_mark else None
 
+    @property
+    def mirror_s(self) -> float | None:
+        """What the mirror computed; None when no call has come to its end there."""
+        ended = [call.mirror_s for call in self.away if call.mirror_s > 0]
+        return middle(ended) if ended else None
+
     def usual_way_s(self, mark: int) -> float | None:
         fresh = [call.way.seconds for call in self.away if call.mark == mark]
         return typical(fresh) if len(fresh) > 1 else None
@@ -239,6 +245,7 @@ class Cost:
         self._total_s = 0.0
         self._leg_s = self._leg_mirror_s = 0.0
         self._nends = 0
+        self._quiet_s, self._quiet_until = FIRST_GAP_S, 0.0
         self._saved_s = self._home_s = 0.0
         self._nlearned = 0
 
@@ -255,10 +262,10 @@ class Cost:
         of_size = self._class(size)
         of_size.count(size)
         side = of_size.is_away
-        if self.chats:
-            return HOME
-        decision = self._first_look(of_size) if self.ncalls <= LEARNING else None
-        decision = decision or self._choose(of_size, now, link)
+        if self.chats and not self._is_forgiven(now):
+            decision = self._time_some(of_size) or HOME
+        else:
+            decision = self._first_look(of_size) or self._choose(of_size, now, link)
         if decision.is_away:
             of_size.ntried_away += 1
         else:
@@ -272,8 +279,13 @@ class Cost:
         return self.classes.setdefault(number, SizeClass(number))
 
     def _first_look(self, of_size: SizeClass) -> Decision | None:
+        if self.ncalls > LEARNING:
+            return None
         if of_size.ntried_away < TRIES and of_size.ntried_away <= of_size.ntried_home:
             return AWAY
+        return self._time_some(of_size)
+
+    def _time_some(self, of_size: SizeClass) -> Decision | None:
         return TIMED if of_size.ntried_home < TRIES and self.can_time else None
 
     def _choose(self, of_size: SizeClass, now: float, link: Link) -> Decision:
@@ -312,6 +324,17 @@ class Cost:
         """Whether its calls go home so often that the way costs more than all that they compute in the mirror."""
         way_s = self._leg_s - self._leg_mirror_s
         return self.ntrips >= ENOUGH_TRIPS and self.ntrips > self._nends and way_s > self._leg_mirror_s
+
+    def _is_forgiven(self, now: float) -> bool:
+        """What chatted may have done so for once (the first call of many reads files): after a while it may leave again."""
+        if not self._quiet_until:
+            self._quiet_until = now + self._quiet_s
+        if now < self._quiet_until:
+            return False
+        self._quiet_until, self._quiet_s = 0.0, min(2 * self._quiet_s, LONGEST_GAP_S)
+        self.ntrips = self._nends = 0
+        self._leg_s = self._leg_mirror_s = 0.0
+        return True
 
     # Learning
 
@@ -399,22 +422,18 @@ class Cost:
 
     def _mirror_s(self, of_size: SizeClass) -> float:
         """By the class's own calls, or by how much faster the mirror was than home with others, or by theirs alone."""
-        if of_size.away:
-            return middle(call.mirror_s for call in of_size.away)
-        speed = self.speed
+        if of_size.mirror_s is not None:
+            return of_size.mirror_s
         if of_size.home_s is not None:
-            return of_size.home_s / (speed or 1.0)
-        points = [(one.size, middle(call.mirror_s for call in one.away)) for one in self.classes.values() if one.away]
+            return of_size.home_s / (self.speed or 1.0)
+        points = [(one.size, one.mirror_s) for one in self.classes.values() if one.mirror_s is not None]
         return through(points, of_size.size) if points else 0.0
 
     @property
     def speed(self) -> float | None:
         """How many times faster than home the mirror computes; by the largest class that was on both sides."""
-        both = [one for one in self.classes.values() if one.home and one.away and one.away[-1].mirror_s > 0]
-        if not both:
-            return None
-        largest = max(both, key=lambda one: one.number)
-        return typical(largest.home) / middle(call.mirror_s for call in largest.away)
+        both = [(one.number, one.home_s / one.mirror_s) for one in self.classes.values() if one.home_s and one.mirror_s]
+        return max(both)[1] if both else None
 
     # Telling
 

@@ -64,8 +64,8 @@ MOST_GROWTHS = 1024
 SIGNAL_S = 0.1
 # How long all wait for a system call of a thread that came along with the call; then the call goes on without that one.
 PASS_S = 0.02
-# Reasons that say nothing of what the next call would cost, or are its cost's own.
-NO_FAULT = ("policy", "refused:", "acceptor-lost", "unsupported:exit")
+# Reasons that say nothing of what the next call would cost.
+NO_FAULT = ("refused:", "acceptor-lost", "unsupported:exit")
 # From so many trips of it in one call on, such a thread is left at home: what it does is not the call's business.
 MOST_PASSES = 64
 # Why a call runs at home beside one that is being verified: what either writes would count as the other's.

@@ -31,6 +31,7 @@ class _Timing:
     back: int
     began: float
     nstrays: int = 0
+    is_given_up: bool = False
 
 
 class Timings:
@@ -67,6 +68,7 @@ class Timings:
         awaited = self._awaited.get(timing.back, [])
         if timing in awaited:
             awaited.remove(timing)
+        if not timing.is_given_up:
             seconds = time.monotonic() - timing.began
             self._stop_s = min(self._stop_s, seconds)
             timing.split.cost.note_home(timing.size, max(seconds - self._stop_s, LEAST_S))
@@ -75,13 +77,18 @@ class Timings:
         """A thread has stopped there, a stray if no call that was awaited: whether the breakpoint is to be lifted."""
         if back not in self._awaited:
             return False
-        for timing in self._awaited[back] if is_stray else []:
-            timing.nstrays += 1
-            if timing.nstrays > MOST_STRAYS:
+        if is_stray and self._is_too_much(self._awaited[back]):
+            for timing in self._awaited[back]:
+                timing.is_given_up = True
                 timing.split.cost.note_untimed()
-                self._awaited[back] = []
-                return True
+            return True
         return not self._nesting.awaits(back)
+
+    def _is_too_much(self, awaited: list[_Timing]) -> bool:
+        """What strays cost, this one included."""
+        for timing in awaited:
+            timing.nstrays += 1
+        return any(timing.nstrays > MOST_STRAYS for timing in awaited)
 
     def lift(self, back: int) -> None:
         """All threads are stopped."""

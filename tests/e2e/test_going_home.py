@@ -37,11 +37,12 @@ def test_calls_that_cannot_gain_stay_at_home(build, work, tmp_path, profile):
 
 
 def test_a_call_that_cannot_gain_stays_at_home(build, work, tmp_path, profile):
-    """With policy = "auto", one call that goes home all the time leaves no more after its first trips."""
+    """With policy = "auto", one call that goes home all the time leaves no more after its first trips; later ones are timed."""
     auto = tmp_path / "auto.toml"
     auto.write_text(profile("output").read_text() + 'policy = "auto"\n')
-    split = work.same([build("output", library="output"), 1, 100], auto)
-    assert split.reasons("output_lines")["policy"] == 1
+    split = work.same([build("output", library="output"), 5, 100], auto)
+    assert split.reasons("output_lines") == {"policy": 5}
+    assert split.split("output_lines")["cost"]["classes"][0]["local_seconds"] > 0
     assert "cost more than all" in story(work)
 
 

@@ -173,6 +173,17 @@ def test_calls_that_fail_away_stay_home():
         elif decision.is_timed:
             cost.note_home(1.0, 0.001)
     assert away < LEARNING
+    assert cost.report("", link).speed is None
+
+
+def test_mirrors_of_calls_that_fail_are_no_measure():
+    """A class of which one call came home and others failed has the speed of that one."""
+    cost, link = Cost(), Link()
+    cost.note_home(1.0, 0.004)
+    cost.note_failed(1.0, 0.005, link)
+    cost.note_failed(1.0, 0.005, link)
+    cost.note_away(1.0, 0.002, 0.001, Way(0.001, 1, 100), 0, link)
+    assert cost.speed == pytest.approx(4.0)
 
 
 def test_calls_that_chat_stay_home():
@@ -181,7 +192,25 @@ def test_calls_that_chat_stay_home():
     for _ in range(16):
         cost.note_leg(0.001, 0.0001, is_trip=True)
     assert cost.chats
-    assert not cost.decide(1.0, 0.0, link).is_away
+    assert not cost.decide(1.0, 5.0, link).is_away
+    assert not cost.decide(1.0, 5.05, link).is_away
+
+
+def test_calls_that_chatted_once_leave_again():
+    """As the first of many does, which reads files; those that chat again stay for longer."""
+    cost, link = Cost(), Link()
+    quiet_s = []
+    for _ in range(3):
+        for _ in range(16):
+            cost.note_leg(0.001, 0.0001, is_trip=True)
+        assert cost.chats
+        began = now = 10.0
+        while not (decision := cost.decide(1.0, now, link)).is_away and now < 20:
+            now += 0.01
+            if decision.is_timed:
+                cost.note_home(1.0, 0.01)
+        quiet_s.append(now - began)
+    assert quiet_s[0] < quiet_s[1] < 1
 
 
 def test_calls_that_cannot_be_timed_stay_home():
@@ -232,3 +261,32 @@ def test_one_odd_time_is_no_change():
 def test_a_line_through_anything_is_a_number(points, size):
     """No points and no size make it fail."""
     assert math.isfinite(through(points, size))
+
+
+seconds = st.floats(0, 1e4)
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["decide", "home", "away", "failed", "once", "leg", "rest", "untimed"]), st.floats(0, 2.0**62), seconds, seconds
+    ),
+    max_size=60,
+)  # fmt: skip
+
+
+@given(steps)
+def test_nothing_that_calls_tell_makes_it_fail(told):
+    """Whatever was measured, it decides and reports."""
+    cost, link, now = Cost(), Link(), 0.0
+    for what, size, one, other in told:
+        now += one
+        {
+            "decide": lambda: cost.decide(size, now, link),
+            "home": lambda: cost.note_home(size, one),
+            "away": lambda: cost.note_away(size, one + other, one, Way(other, 1 + int(one) % 3, size), int(other), link),
+            "failed": lambda: cost.note_failed(size, one, link),
+            "once": lambda: cost.note_once(size, one),
+            "leg": lambda: cost.note_leg(one + other, one, is_trip=one < other),
+            "rest": lambda: cost.note_rest(one, 0.5),
+            "untimed": cost.note_untimed,
+        }[what]()
+        cost.decide(size, now, link)
+    assert cost.report("n", link).classes or not told
