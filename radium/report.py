@@ -118,7 +118,8 @@ class SplitReport(msgspec.Struct):
     """The counters of one split point, over all processes of the job. Make one with `SplitReport.start`.
 
     verified: calls that were made on both sides and compared; diverged: those of them that differed; difference: the first
-    one found. unverified: calls that were to be compared and could not be, by reason.
+    one found. unverified: calls that were to be compared and could not be, by reason. trap_reason: why it got that trap, a
+    clause.
     """
 
     name: str
@@ -137,6 +138,7 @@ class SplitReport(msgspec.Struct):
     difference: str = ""
     unverified: dict[str, Count] = {}
     cost: CostReport | None = None
+    trap_reason: str = ""
 
     @classmethod
     def start(cls, name: str, stance: str, trap: str) -> "SplitReport":
@@ -186,10 +188,11 @@ class SplitReport(msgspec.Struct):
         """Count one call that was to be compared and could not be."""
         self.unverified[reason] = self.unverified.get(reason, 0) + 1
 
-    def count_local(self, reason: str) -> None:
-        """Count one call that ran at home. reason: a word of the vocabulary that `radium explain` knows."""
-        self.calls.local += 1
-        self.local_reasons[reason] = self.local_reasons.get(reason, 0) + 1
+    def count_local(self, reason: str, ncalls: int = 1) -> None:
+        """Count calls that ran at home. reason: a word of the vocabulary that `radium explain` knows."""
+        if ncalls:
+            self.calls.local += ncalls
+            self.local_reasons[reason] = self.local_reasons.get(reason, 0) + ncalls
 
 
 class Report(msgspec.Struct):

@@ -29,6 +29,7 @@ ANNEX_MAPPED_NBYTES = ANNEX_NBYTES + PAGE_SIZE
 # rel32 operands of relocated copies reach 2 GiB; half of that leaves room for the library itself.
 REACH = 1 << 30
 SIGACTION_NBYTES = 32
+_CODE_NBYTES = 4 + MAX_INSTRUCTION_NBYTES
 # In a signal mask.
 TRAP = 1 << (SIGTRAP - 1)
 MAP_FIXED_NOREPLACE_ANONYMOUS = 0x100000 | 0x22
@@ -37,6 +38,8 @@ LOWEST = 0x110000
 
 @dataclass
 class Breakpoint:
+    """first: the instruction that int3 hides; at the entry, or behind an endbr64 there."""
+
     entry: int
     first: FirstInstruction
     emulator: Emulator | None
@@ -71,6 +74,8 @@ class Breakpoints:
         self.annexes: list[Annex] = []
         self.patches = Patches()
         self._points: dict[int, Breakpoint] = {}
+        # Where the kernel has an int3 of its own: it is no business of ours to write or withdraw it.
+        self._probed: dict[int, Breakpoint] = {}
         self._old_action = b""
         self._unblocked: dict[int, int] = {}
         self._opening: list[int] | None = None
@@ -82,6 +87,7 @@ class Breakpoints:
         copy.annexes = [annex.copy() for annex in self.annexes]
         copy.patches = self.patches.copy()
         copy._points = {entry: replace(point) for entry, point in self._points.items()}
+        copy._probed = dict(self._probed)
         copy._outside, copy._old_action, copy._gates = self._outside, self._old_action, self._gates
         if forked_by in self._unblocked:
             copy._unblocked = {threads.pid: self._unblocked[forked_by]}
@@ -90,7 +96,7 @@ class Breakpoints:
         return copy
 
     def at(self, entry: int) -> Breakpoint | None:
-        return self._points.get(entry)
+        return self._points.get(entry) or self._probed.get(entry)
 
     @property
     def reserved(self) -> list[Run]:
@@ -107,7 +113,7 @@ class Breakpoints:
             if entry in self._points:
                 continue
             try:
-                points.append(self._prepare(entry, mappings))
+                points.append(self.prepare(entry, decode_first(self.code(entry), entry), mappings))
             except (NotPossible, RemoteFault) as error:
                 refused[entry] = str(error)
         self._write_annexes()
@@ -120,9 +126,16 @@ class Breakpoints:
             self.memory.write(point.entry, bytes([INT3]))
         return refused
 
-    def _prepare(self, entry: int, mappings: Sequence[Mapping]) -> Breakpoint:
-        code = self._code(entry)
-        first = decode_first(code, entry)
+    def add_probed(self, points: Sequence[Breakpoint]) -> None:
+        """The kernel is about to put its int3 there, which is none of ours."""
+        self._write_annexes()
+        for point in points:
+            self._probed[point.entry] = point
+            self.patches.put(point.first.address, bytes([INT3]), point.first.raw[:1])
+        self._note()
+
+    def prepare(self, entry: int, first: FirstInstruction, mappings: Sequence[Mapping]) -> Breakpoint:
+        """What it takes to pass that instruction, which is not in the tracee yet. Raises NotPossible, RemoteFault."""
         emulator = compile_emulation(first)
         copy = None
         if self.remote is not None:
@@ -135,12 +148,13 @@ class Breakpoints:
             )
         return Breakpoint(entry, first, emulator, copy)
 
-    def _code(self, entry: int) -> bytes:
+    def code(self, entry: int) -> bytes:
+        """What there is, at most as much as an endbr64 and an instruction take. Raises RemoteFault."""
         in_page = PAGE_SIZE - entry % PAGE_SIZE
         try:
-            return self.memory.read(entry, MAX_INSTRUCTION_NBYTES)
+            return self.memory.read(entry, _CODE_NBYTES)
         except RemoteFault:
-            if in_page >= MAX_INSTRUCTION_NBYTES:
+            if in_page >= _CODE_NBYTES:
                 raise
             return self.memory.read(entry, in_page)
 
@@ -247,15 +261,16 @@ class Breakpoints:
 
     def forget(self, entries: Sequence[int]) -> None:
         """These breakpoints went with the memory that they were in."""
+        probed = [self._probed.pop(entry).first.address for entry in entries if entry in self._probed]
         for entry in entries:
             self._points.pop(entry, None)
-        self.patches.remove(entries)
+        self.patches.remove([*entries, *probed])
         self.threads.entries.difference_update(entries)
         self._note()
 
     def forget_in(self, runs: Sequence[Run]) -> None:
         """What was mapped here is mapped no more, or something else is."""
-        gone = [entry for entry in self._points if any(start <= entry < end for start, end in runs)]
+        gone = [entry for entry in (*self._points, *self._probed) if any(start <= entry < end for start, end in runs)]
         if gone:
             self.forget(gone)
 

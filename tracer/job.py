@@ -21,6 +21,7 @@ from radium.tracer.launch import IDLE_S, await_end, hold, raise_limit
 from radium.tracer.process import GONE, Common, Options, Process
 from radium.tracer.session import LOOK_S, PagesLeft
 from radium.tracer.stops import OPTIONS, Threads, exit_code
+from radium.tracer.uprobe import KernelGuards
 from radium.tracer.wakeups import Wakeups
 
 LEAST_S = 0.001
@@ -41,11 +42,12 @@ class Job:
         self.report = report
         self.console = console
         self.wakeups = wakeups
-        self.common = Common(profiles, report, self._say_once, wakeups, options)
+        self._said: set[str] = set()
+        guards = KernelGuards(profiles, options.trap, self._say_once)
+        self.common = Common(profiles, report, self._say_once, wakeups, options, guards)
         self.main: Process | None = None
         self.update: Callable[[], None] = lambda: None
         self.on_attached: Callable[[Process], None] = lambda process: None  # all its threads are stopped
-        self._said: set[str] = set()
         self._poll = select.poll()
         self._poll.register(wakeups.fd, select.POLLIN)
         self._next_turn = self._next_search = 0.0
@@ -129,6 +131,8 @@ class Job:
                 with suppress(*GONE, RadiumError, JobFailed, OSError):
                     self._leave_at_last(process)
             raise
+        finally:
+            self.common.guards.close()
 
     def _leave_at_last(self, process: Process) -> None:
         while not process.is_over and not process.leave():
@@ -207,6 +211,7 @@ class Job:
         if time.monotonic() >= self._next_search:
             self._next_search = time.monotonic() + IDLE_S
             self.common.let_orphans_go()
+            self.common.guards.count()
         self._next_turn = time.monotonic() + TURN_S
         self.update()
 

@@ -17,7 +17,7 @@ from radium.errors import NotPossible, RadiumError, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace, vm
 from radium.profiles.schema import Profile
 from radium.profiles.schema import Split as ProfileSplit
-from radium.report import CostReport, ProcessReport, Report
+from radium.report import CostReport, ProcessReport, Report, SplitReport
 from radium.tracer import leaving
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.admission import check_program, why_let_go
@@ -35,6 +35,7 @@ from radium.tracer.session import PagesLeft, Session
 from radium.tracer.split import Split
 from radium.tracer.stops import Statuses, Stop, Threads, exit_code
 from radium.tracer.tracee import Tracee
+from radium.tracer.uprobe import KernelGuards, Trap, Uprobes
 from radium.tracer.verify import Trial
 from radium.tracer.wakeups import Wakeups
 from radium.tracer.withdraw import has_annexes, let_go, release, withdraw
@@ -51,14 +52,15 @@ class Options:
     tracking: str = "auto"
     follow: bool = True
     verify: float = 0.0  # of a split's calls, the fraction that is verified
+    trap: Trap = "auto"
 
 
 @dataclass
 class Common:
     """What all processes of a job share. processes: those that are followed, the job's main one first.
 
-    ended: what was in the processes that ended last. on_verified: told of each verified call; counts_syscalls: with the
-    system calls that it makes at home.
+    guards: those that the kernel decides. ended: what was in the processes that ended last. on_verified: told of each
+    verified call; counts_syscalls: with the system calls that it makes at home.
     """
 
     profiles: Sequence[Profile]
@@ -66,6 +68,7 @@ class Common:
     say: Callable[[str], None]  # a line, once
     wakeups: Wakeups
     options: Options
+    guards: KernelGuards
     statuses: Statuses = field(default_factory=Statuses)
     processes: "list[Process]" = field(default_factory=list)
     pages_left: list[PagesLeft] = field(default_factory=list)
@@ -112,6 +115,7 @@ class Process:
         self.choices: dict[int, int] = {}
         self.unresolved: list[Unresolved] = []
         self.tracee: Tracee | None = None
+        self.uprobes: Uprobes | None = None
         self.session: Session | None = None
         self.runtime: Runtime | None = None
         self.python: Interpreter | None = None
@@ -159,6 +163,7 @@ class Process:
         is_starting: the program has not begun yet.
         """
         self.tracee = Tracee(self.threads, self.ledger, self.common.options.tracking)
+        self.uprobes = Uprobes(self.common.guards, self.threads, self.tracee.breakpoints)
         self.session = self._new_session(self.tracee)
         self.splits, self.rests = {}, {}
         self.session.leaving = self.leaving
@@ -218,16 +223,26 @@ class Process:
         return self.tracee.home.mappings
 
     def _arm(self, points: Sequence[SplitPoint]) -> None:
-        assert self.tracee is not None
-        usable = [point for point in points if self._is_possible(point)]
-        refused = self.tracee.breakpoints.arm([point.address for point in usable], self._mappings())
+        assert self.tracee is not None and self.uprobes is not None
+        usable, mappings = [point for point in points if self._is_possible(point)], self._mappings()
+        unprobed = self.uprobes.arm(usable, mappings)
+        refused = self.tracee.breakpoints.arm(list(unprobed), mappings)
         for point in usable:
             if point.address in refused:
                 self.common.say(f"{point.name} cannot be split: {refused[point.address]}")
-                continue
-            report = self.common.report.split(point.name, point.split.stance, "breakpoint")
-            self.splits[point.address] = Split(point, report, self._read_memory)
-            self.common.has_split = True
+            elif point.address in unprobed:
+                self._add_split(point, "breakpoint", unprobed[point.address])
+            else:
+                self.common.guards.count_into(self._add_split(point, "uprobe", self.uprobes.reasons[point.address]))
+
+    def _add_split(self, point: SplitPoint, trap: str, why: str) -> SplitReport:
+        if trap == "breakpoint" and self.common.options.trap == "uprobe" and not self.common.guards.unavailable:
+            self.common.say(f"{point.name} has a breakpoint: {why}")
+        report = self.common.report.split(point.name, point.split.stance, trap)
+        report.trap_reason = why
+        self.splits[point.address] = Split(point, report, self._read_memory)
+        self.common.has_split = True
+        return report
 
     def _watch_resolvers(self) -> None:
         """An indirect function is split from the moment at which its resolver has chosen an implementation."""
@@ -298,6 +313,7 @@ class Process:
             return
         tracking = self.common.options.tracking
         self.tracee = Tracee(self.threads, self.ledger, tracking, (parent.tracee, forked_by))
+        self._take_over_uprobes(parent.uprobes, self.tracee)
         self.session = self._new_session(self.tracee)
         self.resolver = parent.resolver.copy_for(self.pid)
         self.notices, self.unresolved, self.points = parent.notices, parent.unresolved, parent.points
@@ -310,6 +326,15 @@ class Process:
         self._tell_of_visits()
         self.session.inherit(parent.session, forked_by)
         self.threads.resume_all()
+
+    def _take_over_uprobes(self, uprobes: Uprobes | None, tracee: Tracee) -> None:
+        if uprobes is None:
+            return
+        try:
+            self.uprobes = uprobes.copy_for(self.threads, tracee.breakpoints)
+        except NotPossible as error:
+            self.common.say(f"guarded calls of a child run at home: {error}")
+            self.uprobes = Uprobes(self.common.guards, self.threads, tracee.breakpoints)
 
     def begin_program(self) -> None:
         """Another program runs in this process, which is stopped, with nothing of ours in it. It goes on, perhaps without us.
@@ -345,6 +370,7 @@ class Process:
         if self.tracee is not None:
             self._note_pages()
             self._end_session()
+            self._close_uprobes()
             self.tracee.forget_gone()
             self.tracee = self.session = self.python = None
             self.acceptors.close()
@@ -542,6 +568,8 @@ class Process:
         if self.threads.is_over:
             return
         gone = [point.address for point in changes.gone]
+        if self.uprobes is not None:
+            self.uprobes.forget(gone)
         self.tracee.breakpoints.forget(gone)
         for address in gone:
             self.splits.pop(address, None)
@@ -620,10 +648,16 @@ class Process:
         self._end_session()
         self.status = status
         self.report.exit = exit_code(status)
+        self._close_uprobes()
         if self.tracee is not None:
             self.common.ended.append(self.tracee.breakpoints.plan())
             self.tracee.forget_gone()
         self._close()
+
+    def _close_uprobes(self) -> None:
+        if self.uprobes is not None:
+            self.uprobes.close()
+            self.uprobes = None
 
     def leave(self) -> bool:
         """Leaves it as it was found, if that can be done now. Raises TraceeGone.
@@ -648,6 +682,7 @@ class Process:
 
     def _detach(self) -> None:
         """All threads are stopped."""
+        self._close_uprobes()
         if self.tracee is not None:
             self.tracee.detach()
         else:
@@ -657,6 +692,7 @@ class Process:
 
     def _close(self) -> None:
         self.is_over = True
+        self._close_uprobes()
         self.guardian.dismiss()
         self.common.guarded.remove(self.pid)
         self.acceptors.close()

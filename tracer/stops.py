@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from radium.core.regs import NO_SYSCALL
 from radium.errors import NotPossible, TraceeGone
@@ -32,6 +32,8 @@ _KCMP_VM = 1
 BIRTHS = ("fork", "left")
 # How often a wait for a thread, which SIGCHLD ends, looks whether there still is one.
 _LOOK_S = 0.002
+# In a signal mask.
+_URGENT = 1 << (signal.SIGURG - 1)
 
 
 class Stop(NamedTuple):
@@ -55,6 +57,16 @@ class Status(NamedTuple):
     tid: int
     raw: int
     entry: int = 0
+
+
+class Hits(Protocol):
+    """Calls that the kernel has noticed, for each of which it sends SIGURG to the thread (uprobe.py)."""
+
+    def is_there(self, tid: int) -> bool: ...
+
+    def take(self, tid: int) -> int | None: ...
+
+    def forget_thread(self, tid: int) -> None: ...
 
 
 class Statuses:
@@ -184,9 +196,9 @@ class Thread:
 class Threads:
     """All threads of one process; every request comes from the thread of ours that made this object.
 
-    entries: the addresses of our breakpoints. on_birth: what is done with the stops that tell of children; they are told
-    as soon as all threads are stopped: a child has what of ours was in its parent when it was born. Without it they
-    are handed out as all others.
+    entries: the addresses of our breakpoints. hits: asked at each stop of a thread, before that means anything.
+    on_birth: what is done with the stops that tell of children; they are told as soon as all threads are stopped: a child
+    has what of ours was in its parent when it was born. Without it they are handed out as all others.
     """
 
     def __init__(self, pid: int, statuses: Statuses | None = None, options: int = OPTIONS) -> None:
@@ -200,6 +212,9 @@ class Threads:
         self.inbox: deque[Status] = deque()
         self.entries: set[int] = set()
         self.on_birth: Callable[[Stop], None] | None = None
+        self.hits: Hits | None = None
+        # Threads that have yet to meet a SIGURG of ours, for a hit that has been taken already.
+        self._urgent: set[int] = set()
         self._is_stopping = False
 
     # Seizing and letting go
@@ -334,14 +349,18 @@ class Threads:
         try:
             if thread.is_group_stopped and not number:
                 self._listen(tid)
-            elif thread.traces_syscalls:
-                ptrace.resume_to_syscall(tid, number)
             else:
-                ptrace.resume(tid, number)
+                self._continue(thread, number)
         except TraceeGone:
             # It is being killed; its end will be reported.
             pass
         thread.is_running = True
+
+    def _continue(self, thread: Thread, number: int = 0) -> None:
+        if thread.traces_syscalls:
+            ptrace.resume_to_syscall(thread.tid, number)
+        else:
+            ptrace.resume(thread.tid, number)
 
     def resume_alone(self, tid: int, limit_s: float) -> None:
         """Sends a thread on that is expected to stop at once, while all others stand; it is pending then, or runs still."""
@@ -527,6 +546,8 @@ class Threads:
         thread.is_running = False
         event, number = status.raw >> 16, os.WSTOPSIG(status.raw)
         thread.is_free = event == ptrace.EVENT_STOP or status.entry != 0
+        if self.hits is not None and self._note_hit(self.hits, thread, event, number):
+            return
         if event == ptrace.EVENT_STOP:
             self._note_event_stop(thread, number)
         elif event:
@@ -537,6 +558,68 @@ class Threads:
             self._note_syscall(tid)
         else:
             self.pending.append(Stop(tid, "signal", number))
+
+    def _note_hit(self, hits: Hits, thread: Thread, event: int, number: int) -> bool:
+        """Whether it is about a call that the kernel has noticed, and that is all that it is about."""
+        tid = thread.tid
+        is_interrupt = event == ptrace.EVENT_STOP and number == signal.SIGTRAP
+        try:
+            if is_interrupt and hits.is_there(tid) and self._awaits_urgent(tid):
+                # Its SIGURG comes before its next instruction, and stops it as well.
+                self._continue(thread)
+                thread.is_running = True
+                return True
+            entry = hits.take(tid)
+            is_ours = not event and number == signal.SIGURG and self._is_our_urgent(tid, is_hit=entry is not None)
+        except TraceeGone:
+            # It is being killed; its end will be reported.
+            return False
+        if entry is not None and not (number == signal.SIGURG and not event):
+            self._urgent.add(tid)
+        if not is_ours and not (entry and is_interrupt):
+            # It stands before the call that it has met, and meets it again.
+            return False
+        thread.is_free = True
+        self.pending.append(Stop(tid, "trap", entry) if entry else Stop(tid, "quiet"))
+        return True
+
+    def _is_our_urgent(self, tid: int, *, is_hit: bool) -> bool:
+        """Whether a BPF program has sent the SIGURG that has stopped the thread.
+
+        At most one of ours is on its way to a thread, in its own queue, which comes first. One that the program has sent
+        there before takes it in (legacy_queue in kernel/signal.c), and is told as the program's.
+        """
+        is_expected = is_hit or tid in self._urgent
+        self._urgent.discard(tid)
+        return is_expected and ptrace.signal_info(tid)[1] == ptrace.SI_KERNEL
+
+    def _awaits_urgent(self, tid: int) -> bool:
+        """A SIGURG is in the thread's own queue, and not blocked."""
+        own = procfs.status(self.pid, tid)
+        return bool(int(own["SigPnd"], 16) & ~int(own["SigBlk"], 16) & _URGENT)
+
+    def swallow_urgent(self) -> None:
+        """All threads are stopped, and nothing sends SIGURG any more: those of ours that wait behind a mask are taken."""
+        assert self.hits is not None
+        for tid in list(self.threads):
+            if self.hits.take(tid) is not None or tid in self._urgent:
+                self._swallow_urgent(tid)
+        self._urgent.clear()
+
+    def _swallow_urgent(self, tid: int) -> None:
+        self._urgent.add(tid)
+        try:
+            self.free(tid)
+            mask = ptrace.signal_mask(tid)
+            ptrace.set_signal_mask(tid, mask & ~_URGENT)
+            while tid in self._urgent and self._awaits_urgent(tid):
+                self._continue(self.threads[tid])
+                self.threads[tid].is_running = True
+                self._await_stops([self.threads[tid]])
+            ptrace.set_signal_mask(tid, mask)
+        except (TraceeGone, KeyError):
+            # It is being killed; its end will be reported.
+            return
 
     def _note_event_stop(self, thread: Thread, number: int) -> None:
         """Our interrupt, the first stop of a new thread, or a group-stop that begins or ends."""
@@ -617,13 +700,17 @@ class Threads:
 
     def _forget(self, tid: int) -> None:
         self.threads.pop(tid, None)
+        self._urgent.discard(tid)
+        if self.hits is not None:
+            self.hits.forget_thread(tid)
         self.pending = deque(stop for stop in self.pending if stop.tid != tid or stop.kind in BIRTHS)
         for thread in self.threads.values():
             if thread.vfork_child == tid:
                 thread.vfork_child = 0
 
     def _end(self, status: int) -> None:
-        self.threads.clear()
+        for tid in list(self.threads):
+            self._forget(tid)
         self.exit_status = status
         self.pending = deque([*self.take_births(), Stop(self.pid, "exit", status)])
         self.statuses.remove(self)

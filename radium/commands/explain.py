@@ -78,6 +78,10 @@ REASONS = {
         "program's handler led out of the function or the program ended, and if not, the call went on there",
         "If the program dies of it without radium too, mend the program; if only the mirror faults, please report it.",
     ),
+    "unsupported:SIGURG-blocked": Reason(
+        "their thread blocks SIGURG, by which the uprobe trap stops it, so they ran at home",
+        "--trap breakpoint stops such threads too.",
+    ),
     "unsupported": Reason(
         "they did something that radium does not carry over: {}",
         "Split a function that does not do this (one further inside), or keep these calls at home with a guard.",
@@ -204,7 +208,8 @@ def _fate(process: ProcessReport) -> str:
 
 def _split(split: SplitReport) -> Iterator[str]:
     remote, local = split.calls.remote, split.calls.local
-    yield f"{split.name} ({split.stance} stance, {split.trap} trap)"
+    why = f": {split.trap_reason}" if split.trap_reason else ""
+    yield f"{split.name} ({split.stance} stance, {split.trap} trap{why})"
     if not remote + local:
         yield "  Never called while radium watched. Is this the name under which the program calls it?"
         return

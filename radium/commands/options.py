@@ -29,7 +29,10 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
         "--follow", choices=["yes", "no"], default="yes", help="whether children of the program are split too (default: yes)"
     )
     parser.add_argument("--quiet", action="store_true", help="say only errors")
-    parser.add_argument("--trap", choices=["auto", "breakpoint"], default="auto", help="how calls are noticed")
+    parser.add_argument(
+        "--trap", choices=["auto", "breakpoint", "uprobe"], default="auto",
+        help="how calls are noticed; a uprobe's guard is decided by the kernel (default: what suits each function)",
+    )  # fmt: skip
     parser.add_argument(
         "--verify", type=float, default=0.0, metavar="FRACTION",
         help="make this share of the calls on both sides, compare, and go on with home's (1: all of them)",
@@ -76,7 +79,7 @@ def job(args: argparse.Namespace, console: Console, wakeups: Wakeups, program: S
     if args.report:
         report.write(args.report)
     acceptors = Acceptors(endpoints, token, console.event)
-    choices = Options(args.call_timeout, args.tracking, args.follow == "yes", args.verify)
+    choices = Options(args.call_timeout, args.tracking, args.follow == "yes", args.verify, args.trap)
     return Job(chosen, acceptors, report, console, wakeups, choices)
 
 

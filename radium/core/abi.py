@@ -93,14 +93,14 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where one argument lies: `where` is a register's name, its number, or bytes above rsp, as `kind` says."""
 
     kind: Literal["integer", "xmm", "stack"]
     where: str | int
 
 
-def _places(parameters: tuple[Parameter, ...]) -> Iterator[_Place]:
+def _places(parameters: tuple[Parameter, ...]) -> Iterator[Place]:
     """psABI 3.2.3, "Passing": each class counts its own registers; the stack is shared, in order."""
     integers = iter(INTEGER_ARGUMENTS)
     floats = iter(range(NFLOAT_REGISTERS))
@@ -109,10 +109,10 @@ def _places(parameters: tuple[Parameter, ...]) -> Iterator[_Place]:
         is_float = isinstance(parameter.type, Scalar) and parameter.type.kind == "float"
         register = next(floats, None) if is_float else next(integers, None)
         if register is None:
-            yield _Place("stack", stack_offset)
+            yield Place("stack", stack_offset)
             stack_offset += EIGHTBYTE
         else:
-            yield _Place("xmm" if is_float else "integer", register)
+            yield Place("xmm" if is_float else "integer", register)
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,10 @@ class Signature:
     parameters: tuple[Parameter, ...]
     variadic: bool = False
     is_void: bool = field(default=False, compare=False)
-    _reads: dict[str, tuple[Type, _Place]] = field(init=False, repr=False, compare=False)
+    _reads: dict[str, tuple[Type, Place]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        reads: dict[str, tuple[Type, _Place]] = {}
+        reads: dict[str, tuple[Type, Place]] = {}
         for index, (parameter, place) in enumerate(zip(self.parameters, _places(self.parameters), strict=True)):
             reads[f"arg{index}"] = reads[parameter.name] = (parameter.type, place)
         object.__setattr__(self, "_reads", reads)
@@ -145,6 +145,10 @@ class Signature:
     def type_of(self, name: str) -> Type:
         """Raises KeyError for a name that is not among `names`."""
         return self._reads[name][0]
+
+    def place_of(self, name: str) -> Place:
+        """Raises KeyError for a name that is not among `names`."""
+        return self._reads[name][1]
 
     def bind(self, regs: Registers, read_xmm: ReadXmm, read_memory: ReadMemory) -> Mapping[str, object]:
         """The arguments of a thread at the function's first instruction, each read when it is first asked for.
@@ -159,7 +163,7 @@ class _Arguments(Mapping[str, object]):
     __slots__ = ("_read_memory", "_read_xmm", "_reads", "_regs", "_values")
 
     def __init__(
-        self, reads: dict[str, tuple[Type, _Place]], regs: Registers, read_xmm: ReadXmm, read_memory: ReadMemory
+        self, reads: dict[str, tuple[Type, Place]], regs: Registers, read_xmm: ReadXmm, read_memory: ReadMemory
     ) -> None:
         self._reads = reads
         self._regs = regs
@@ -174,10 +178,10 @@ class _Arguments(Mapping[str, object]):
             value = self._values[name] = self._read(*self._reads[name])
             return value
 
-    def _read(self, type_: Type, place: _Place) -> int | float | RemotePointer:
+    def _read(self, type_: Type, place: Place) -> int | float | RemotePointer:
         return _decode(type_, self._raw(place), self._read_memory)
 
-    def _raw(self, place: _Place) -> bytes:
+    def _raw(self, place: Place) -> bytes:
         if place.kind == "integer":
             register: int = getattr(self._regs, str(place.where))
             return (register & U64).to_bytes(EIGHTBYTE, "little")

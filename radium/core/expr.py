@@ -61,16 +61,18 @@ _CONSTRUCTS = {
 class Expression:
     """A compiled expression. Equal when its text is.
 
-    text: as written; names: the names it mentions; subscripted: those among them that it reads memory through.
+    text: as written; names: the names it mentions; subscripted: those among them that it reads memory through; tree: what
+    is evaluated, with names as `name_of` finds them, and powers and shifts as calls of `_power` and `_shift`.
     """
 
-    __slots__ = ("_function", "names", "subscripted", "text")
+    __slots__ = ("_function", "names", "subscripted", "text", "tree")
 
     def __init__(self, text: str, tree: ast.expr, names: frozenset[str], subscripted: frozenset[str]) -> None:
         """Take an already translated tree; `compile` is the way to make one."""
         self.text = text
         self.names = names
         self.subscripted = subscripted
+        self.tree = tree
         self._function = _function(text, tree)
 
     @classmethod
@@ -193,6 +195,14 @@ class _Translator:
             raise ExpressionError(f"unknown name `{node.id}`", advice=_suggestion(node.id, self.names))
         self.used.add(node.id)
         return ast.Subscript(ast.Name(_NAMESPACE, ast.Load()), ast.Constant(node.id), ast.Load())
+
+
+def name_of(node: ast.expr) -> str | None:
+    """The name that a node of `Expression.tree` stands for, if it does."""
+    match node:
+        case ast.Subscript(ast.Name(id=mapping), ast.Constant(str(name))) if mapping == _NAMESPACE:
+            return name
+    return None
 
 
 def _constant(node: ast.Constant) -> ast.Constant:

@@ -1,0 +1,382 @@
+"""The uprobe trap: guards that the kernel decides at the entries of split points (bpf/trap.c), without a stop.
+
+A call whose guard says no is counted there, and goes on. Any other has left its registers in a record, and its thread
+stops for a SIGURG of ours, the first instruction executed: it is put back before that (`Uprobes.take`), and from there on
+it is a call like any that met a breakpoint. So the first instruction must be one that can be undone: it changes registers
+as `entry.compile_emulation` tells, and of memory only the stack below rsp, where nothing lives at an entry.
+
+The kernel's int3 ends with our descriptors, however we end. A thread that blocks SIGURG does not stop, and its call runs at
+home.
+"""
+
+import mmap
+import os
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from capstone import x86
+
+from radium.bpf import guard, links
+from radium.bpf.program import Programs, source
+from radium.core.mapping import Mapping
+from radium.core.regs import U64, Registers
+from radium.errors import NotPossible, RemoteFault, TraceeGone
+from radium.linux import ptrace
+from radium.profiles.schema import Profile
+from radium.profiles.schema import Split as ProfileSplit
+from radium.report import SplitReport
+from radium.tracer.breakpoint import INT3, Breakpoint, Breakpoints, TraceeMemory
+from radium.tracer.entry import FirstInstruction, compile_emulation, decode_first
+from radium.tracer.resolve import SplitPoint
+from radium.tracer.stops import Threads
+
+Trap = Literal["auto", "breakpoint", "uprobe"]
+BLOCKED = "unsupported:SIGURG-blocked"
+# Of trap.c: arbitrary, a megabyte of counters.
+_NSLOTS, _NSTRIPES = 1024, 16
+_COUNT = struct.Struct("<2Q")
+# trap.c, struct record: the slot, and struct pt_regs, which begins as the registers of ptrace do.
+_RECORD = struct.Struct("<22Q")
+_NREGS = 21
+# include/linux/proc_ns.h: PROC_PID_INIT_INO
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
+# A nop of five bytes, which Linux 6.18 replaces by a call of a page that it maps for that, and leaves there.
+_REPLACED = bytes.fromhex("0f1f440000")
+_BEHIND = ("rip", "rsp", "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{n}" for n in range(8, 16)))
+
+
+class KernelGuards:
+    """The programs of a job's guards, and what they have counted; one for all its processes.
+
+    trap: what was asked for; unavailable: why the kernel decides no guard of this job, "" if it can.
+    """
+
+    def __init__(self, profiles: Iterable[Profile], trap: Trap, say: Callable[[str], None]) -> None:
+        """say is told, once, why there are no uprobes although there could be some."""
+        self.trap = trap
+        self.unavailable = ""
+        self._programs: Programs | None = None
+        self._bodies: dict[int, str] = {}
+        self._refused: dict[int, str] = {}
+        self._loaded: dict[int, int] = {}
+        self._slots: dict[tuple[str, str], int] = {}
+        self._reports: dict[int, SplitReport] = {}
+        self._counted: dict[int, tuple[int, int]] = {}
+        for split in (split for profile in profiles for split in profile.splits):
+            try:
+                self._bodies[id(split)] = self._body(split)
+            except NotPossible as error:
+                self._refused[id(split)] = error.what
+        if self._bodies:
+            try:
+                self._compile()
+            except NotPossible as error:
+                self.unavailable = error.what
+                say(f"breakpoints are used, not uprobes: {error}")
+
+    def _body(self, split: ProfileSplit) -> str:
+        if self.trap == "breakpoint":
+            raise NotPossible("--trap breakpoint asks for it")
+        if split.python:
+            raise NotPossible("its calls go through a gate in the interpreter")
+        if split.guard is not None:
+            return guard.body(split.guard, split.signature)
+        if self.trap == "auto":
+            raise NotPossible("it has no guard that could reject calls")
+        return "\tYES\n"
+
+    def _compile(self) -> None:
+        _check_namespace()
+        functions = "".join(
+            f"int trap_{number}(struct pt_regs *ctx)\n{{\n{body}}}\n" for number, body in enumerate(self._bodies.values())
+        )
+        text = source("guard") + source("trap") + functions
+        programs = Programs(text, [f"NSLOTS={_NSLOTS}", f"NSTRIPES={_NSTRIPES}"])
+        if not links.has_uprobe_multi():
+            programs.close()
+            raise NotPossible("this kernel cannot attach many of them at once (uprobe_multi, Linux 6.6)")
+        self._programs = programs
+        self.records = programs.map("records")
+        nbytes = _NSLOTS * _NSTRIPES * _COUNT.size
+        self._counts = mmap.mmap(programs.map("counts").fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
+
+    def program_of(self, split: ProfileSplit) -> int:
+        """The program that decides its guard. Raises NotPossible, with the reason why a breakpoint does it."""
+        if id(split) in self._refused:
+            raise NotPossible(self._refused[id(split)])
+        if self._programs is None:
+            raise NotPossible(self.unavailable)
+        if id(split) not in self._loaded:
+            number = list(self._bodies).index(id(split))
+            try:
+                self._loaded[id(split)] = self._programs.load(f"trap_{number}", "uprobe_multi")
+            except NotPossible as error:
+                self._refused[id(split)] = error.what
+                raise
+        return self._loaded[id(split)]
+
+    def slot_of(self, name: str, stance: str) -> int:
+        """Where the calls of this split point are counted. Raises NotPossible when all places are taken."""
+        if (name, stance) not in self._slots and len(self._slots) == _NSLOTS:
+            raise NotPossible(f"{_NSLOTS} functions have uprobes already")
+        return self._slots.setdefault((name, stance), len(self._slots))
+
+    def count_into(self, report: SplitReport) -> None:
+        """What is counted for its split point belongs there."""
+        self._reports[self.slot_of(report.name, report.stance)] = report
+
+    def count(self) -> None:
+        """Tells the reports what has been counted since the last time."""
+        for slot, report in self._reports.items():
+            rejected, missed = self._count_of(slot)
+            before = self._counted.get(slot, (0, 0))
+            report.count_local("guard", rejected - before[0])
+            report.count_local(BLOCKED, missed - before[1])
+            self._counted[slot] = rejected, missed
+
+    def _count_of(self, slot: int) -> tuple[int, int]:
+        at = (_COUNT.size * (stripe * _NSLOTS + slot) for stripe in range(_NSTRIPES))
+        rejected, missed = zip(*(_COUNT.unpack_from(self._counts, offset) for offset in at), strict=True)
+        return sum(rejected), sum(missed)
+
+    def count_missed(self, slot: int) -> None:
+        """A call whose thread did not stop for it."""
+        if slot in self._reports:
+            self._reports[slot].count_local(BLOCKED)
+
+    def close(self) -> None:
+        if self._programs is not None:
+            self.count()
+            self._counts.close()
+            self._programs.close()
+            self._programs = None
+
+
+def _check_namespace() -> None:
+    """BPF programs know threads by the ids that they have in the first pid namespace."""
+    if os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE:
+        raise NotPossible("radium runs in a pid namespace of its own", advice="run it outside of the container")
+
+
+class Place(NamedTuple):
+    """Where the uprobe of a function lies: before `first`. text: what is done there, for people."""
+
+    first: FirstInstruction
+    text: str
+
+
+def find_place(code: bytes, entry: int, *, only_emulated: bool) -> Place:
+    """The instruction that the uprobe's int3 takes the place of. Raises NotPossible.
+
+    Behind endbr64, which the kernel cannot emulate, when that is followed by what it can: nothing jumps between the two.
+    only_emulated: nothing that the kernel would have to step through, in a page that it maps into the process for that.
+    """
+    first = decode_first(code, entry)
+    if first.insn.id == x86.X86_INS_ENDBR64:
+        with_push = decode_first(code[first.length :], first.after)
+        first = with_push if _is_push(with_push.raw) else first
+    if first.raw == _REPLACED:
+        raise NotPossible(f"the kernel would replace its first instruction ({first.text}) for good")
+    if is_emulated(first):
+        return Place(first, f"its first instruction ({first.insn.mnemonic}) is emulated by the kernel")
+    if only_emulated:
+        raise NotPossible(f"the kernel does not emulate its first instruction ({first.text})")
+    if first.insn.id == x86.X86_INS_RET or compile_emulation(first) is None:
+        raise NotPossible(f"its first instruction ({first.text}) cannot be undone")
+    return Place(first, f"its first instruction ({first.insn.mnemonic}) is stepped by the kernel")
+
+
+def is_emulated(first: FirstInstruction) -> bool:
+    """By the kernel, and can be undone: push, jmp, call and nop (arch/x86/kernel/uprobes.c, *_setup_xol_ops)."""
+    raw = first.raw
+    return _is_push(raw) or raw == b"\x90" or (raw[0], len(raw)) in ((0xEB, 2), (0xE9, 5), (0xE8, 5))
+
+
+def _is_push(raw: bytes) -> bool:
+    """Of a register."""
+    short = raw[1:] if raw[:1] == b"\x41" else raw
+    return len(short) == 1 and 0x50 <= short[0] < 0x58
+
+
+class _Reading(TraceeMemory):
+    """What an instruction writes has been written already."""
+
+    def write(self, address: int, data: bytes) -> None:
+        return
+
+
+def registers_behind(point: Breakpoint, before: Registers, memory: TraceeMemory) -> Registers:
+    """What the first instruction makes of `before`. Raises RemoteFault."""
+    after = before.copy()
+    if point.emulator is not None:
+        point.emulator(after, memory)
+    else:
+        after.rsp, after.rip = (after.rsp - 8) & U64, point.first.insn.operands[0].imm & U64
+    return after
+
+
+@dataclass
+class _Linked:
+    """Functions of one file that have one guard. Their places are those of `points`."""
+
+    program: int
+    points: list[Breakpoint]
+    slots: list[int]
+    mapping: Mapping
+    link: links.Link | None = None
+
+
+class Uprobes:
+    """Those of one process. Its threads are stopped in every method but `is_there`, `take` and `forget`."""
+
+    def __init__(self, guards: KernelGuards, threads: Threads, breakpoints: Breakpoints) -> None:
+        self.guards = guards
+        self.threads = threads
+        self.pid = threads.pid
+        self.breakpoints = breakpoints
+        self.reasons: dict[int, str] = {}
+        self._linked: list[_Linked] = []
+        self._by_place: dict[int, Breakpoint] = {}
+        self._memory = _Reading(self.pid)
+
+    def copy_for(self, threads: Threads, breakpoints: Breakpoints) -> "Uprobes":
+        """Those of a forked child. It has the kernel's int3 in its memory, which does nothing without a link of its own.
+
+        Raises NotPossible.
+        """
+        copy = Uprobes(self.guards, threads, breakpoints)
+        for linked in self._linked:
+            copy._link(_Linked(linked.program, linked.points, linked.slots, linked.mapping))
+        return copy
+
+    # Arming
+
+    def arm(self, points: Sequence[SplitPoint], mappings: Sequence[Mapping]) -> dict[int, str]:
+        """A uprobe at each where that can be. By address: why the others cannot have one."""
+        refused: dict[int, str] = {}
+        groups: dict[tuple[int, str, int], _Linked] = {}
+        for point in points:
+            try:
+                self._prepare(point, mappings, groups)
+            except (NotPossible, RemoteFault) as error:
+                refused[point.address] = error.what
+        for linked in groups.values():
+            try:
+                self.breakpoints.add_probed(linked.points)
+                self._link(linked)
+            except NotPossible as error:
+                self._unlink(linked)
+                refused |= {point.entry: error.what for point in linked.points}
+        return refused
+
+    def _prepare(
+        self, point: SplitPoint, mappings: Sequence[Mapping], groups: dict[tuple[int, str, int], _Linked]
+    ) -> None:
+        program = self.guards.program_of(point.split)
+        mapping = next((m for m in mappings if m.start <= point.address < m.end), None)
+        if mapping is None or not mapping.inode or mapping.shared:
+            raise NotPossible("it lies in no mapped file")
+        if self.breakpoints.at(point.address):
+            raise NotPossible("there is a breakpoint already")
+        code = self.breakpoints.code(point.address)
+        place = find_place(code, point.address, only_emulated=self.guards.trap == "auto")
+        slot = self.guards.slot_of(point.name, point.split.stance)
+        breakpoint = self.breakpoints.prepare(point.address, place.first, mappings)
+        group = groups.setdefault((program, mapping.device, mapping.inode), _Linked(program, [], [], mapping))
+        group.points.append(breakpoint)
+        group.slots.append(slot)
+        self.reasons[point.address] = place.text
+
+    def _link(self, linked: _Linked) -> None:
+        """Raises NotPossible when not all of them are there afterwards."""
+        mapping = linked.mapping
+        offsets = [point.first.address - mapping.start + mapping.offset for point in linked.points]
+        linked.link = links.uprobes(linked.program, self._path(mapping), offsets, linked.slots, self.pid)
+        self._linked.append(linked)
+        self._by_place |= {point.first.address: point for point in linked.points}
+        self.threads.hits = self
+        if any(self.breakpoints.memory.read(point.first.address, 1)[0] != INT3 for point in linked.points):
+            raise NotPossible("the kernel has put no uprobe there", where=mapping.path)
+
+    def _path(self, mapping: Mapping) -> str:
+        """The mapped file itself, also when it was deleted, or lies in another file system. Raises NotPossible."""
+        of_mapping = f"/proc/{self.pid}/map_files/{mapping.start:x}-{mapping.end:x}"
+        of_process = f"/proc/{self.pid}/root{mapping.path}"
+        for path in (of_mapping, of_process):
+            try:
+                if os.stat(path).st_ino == mapping.inode:
+                    return path
+            except OSError:
+                continue
+        raise NotPossible("its file cannot be reached", where=mapping.path)
+
+    def _unlink(self, linked: _Linked) -> None:
+        if linked.link is not None:
+            linked.link.close()
+        if linked in self._linked:
+            self._linked.remove(linked)
+        for point in linked.points:
+            self._by_place.pop(point.first.address, None)
+        self.breakpoints.forget([point.entry for point in linked.points])
+
+    def forget(self, entries: Sequence[int]) -> None:
+        """These went with the library that they were in, and all others that it had with the same guard."""
+        gone = set(entries)
+        for linked in [linked for linked in self._linked if gone & {point.entry for point in linked.points}]:
+            self._unlink(linked)
+
+    def close(self) -> None:
+        """The program's code is as it was, and no SIGURG of ours is on its way. For a process that has ended, too."""
+        for linked in list(self._linked):
+            self._unlink(linked)
+        if self.threads.hits is self:
+            self.threads.swallow_urgent()
+            self.threads.hits = None
+
+    # Calls that were noticed
+
+    def is_there(self, tid: int) -> bool:
+        return self.guards.records.get(tid.to_bytes(4, "little")) is not None
+
+    def take(self, tid: int) -> int | None:
+        """None: the thread has met nothing. Else it is put back to the entry that it has just met, and that is told.
+
+        0: it has met one and gone on, because it blocks SIGURG; the call is counted.
+        """
+        raw = self.guards.records.take(tid.to_bytes(4, "little"))
+        if raw is None:
+            return None
+        slot, *words = _RECORD.unpack(raw)
+        try:
+            entry = self._put_back(tid, words)
+        except TraceeGone:
+            return 0
+        if not entry:
+            self.guards.count_missed(slot)
+        return entry
+
+    def _put_back(self, tid: int, words: list[int]) -> int:
+        now = Registers.unpack(ptrace.raw_registers(tid))
+        before = Registers.unpack(struct.pack(f"<{_NREGS}Q", *words) + now.pack()[8 * _NREGS :])
+        point = self._by_place.get(before.rip)
+        if point is None or not self._is_just_behind(point, before, now):
+            return 0
+        before.rip, before.orig_rax = point.entry, now.orig_rax
+        ptrace.set_registers(tid, before)
+        return point.entry
+
+    def _is_just_behind(self, point: Breakpoint, before: Registers, now: Registers) -> bool:
+        """Whatever else is true of the record: undoing the first instruction leads there, and nothing is lost by it."""
+        try:
+            behind = registers_behind(point, before, self._memory)
+        except RemoteFault:
+            return False
+        return all(getattr(behind, name) == getattr(now, name) for name in _BEHIND)
+
+    def forget_thread(self, tid: int) -> None:
+        """It has ended."""
+        raw = self.guards.records.take(tid.to_bytes(4, "little"))
+        if raw is not None:
+            self.guards.count_missed(_RECORD.unpack(raw)[0])
