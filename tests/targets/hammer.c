@@ -1,4 +1,4 @@
-/* hammer calls THREADS CALLS | each CALLS | blocked CALLS | tgkill|kill|socket|many CALLS | fork CALLS | on:
+/* hammer calls THREADS CALLS | each CALLS | blocked CALLS | tgkill|kill|socket|many CALLS | fork CALLS | hold CALLS | on CALLS:
    calls the functions of libhammer and checks every result; says how many SIGURG of its own it has got. */
 #define _GNU_SOURCE
 #include "hammer.h"
@@ -160,19 +160,34 @@ static void fork_some(void)
     }
 }
 
-/* Until SIGTERM, a line for each round. */
 static void on_term(int number)
 {
     (void)number;
     is_over = 1;
 }
 
+/* Blocks SIGURG until SIGTERM comes. */
+static void hold(void)
+{
+    handle_urgent();
+    signal(SIGTERM, on_term);
+    mask(SIG_BLOCK);
+    some(0, calls);
+    puts("BLOCKED");
+    fflush(stdout);
+    while (!is_over)
+        usleep(1000);
+    mask(SIG_UNBLOCK);
+    CHECK(urgent == 0);
+}
+
+/* Until SIGTERM, a line for each round. */
 static void go_on(void)
 {
     handle_urgent();
     signal(SIGTERM, on_term);
     for (long round = 0; !is_over; round++) {
-        printf("round %ld %ld\n", round, in_threads(2));
+        printf("progress %ld %ld\n", round, in_threads(2));
         fflush(stdout);
     }
 }
@@ -193,6 +208,8 @@ int main(int argc, char **argv)
         fork_some();
     else if (!strcmp(mode, "many"))
         with_many();
+    else if (!strcmp(mode, "hold"))
+        hold();
     else if (!strcmp(mode, "on"))
         go_on();
     else
