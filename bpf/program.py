@@ -21,6 +21,7 @@ _HERE = Path(__file__).parent
 # uapi/linux/bpf.h: BPF_TRACE_UPROBE_MULTI. Without it, such a program can be attached by perf events only.
 UPROBE_MULTI = 48
 Kind = Literal["uprobe", "uprobe_multi", "perf_event"]
+_PERMIT = "run radium as root, or give it CAP_BPF and CAP_PERFMON"
 INSTALL = "sudo apt-get install --no-install-recommends python3-bpfcc"
 
 
@@ -36,6 +37,8 @@ class Programs:
             try:
                 self._bpf: Any = bcc.BPF(text=text.encode(), cflags=flags)
             except Exception as error:  # noqa: BLE001 - bcc raises nothing more precise
+                if "not permitted" in said.first_error():
+                    raise NotPossible("BPF is not permitted", advice=_PERMIT) from None
                 raise NotPossible(f"a BPF program cannot be compiled: {said.first_error() or error}") from None
         self._bcc = bcc
 
@@ -47,7 +50,7 @@ class Programs:
             try:
                 loaded = self._bpf.load_func(function.encode(), types[kind], attach_type=attach_type)
             except Exception as error:  # noqa: BLE001 - bcc raises nothing more precise
-                advice = "" if os.geteuid() == 0 else "run radium as root, or give it CAP_BPF and CAP_PERFMON"
+                advice = "" if os.geteuid() == 0 else _PERMIT
                 raise NotPossible(
                     f"the kernel refuses a BPF program: {said.first_error() or error}", advice=advice
                 ) from None

@@ -33,7 +33,7 @@ from radium.tracer.resolve import SplitPoint
 from radium.tracer.stops import Threads
 
 Trap = Literal["auto", "breakpoint", "uprobe"]
-BLOCKED = "unsupported:SIGURG-blocked"
+BLOCKED = "unsupported:SIGURG"
 # Of trap.c: arbitrary, a megabyte of counters.
 _NSLOTS, _NSTRIPES = 1024, 16
 _COUNT = struct.Struct("<2Q")
@@ -88,12 +88,11 @@ class KernelGuards:
         return "\tYES\n"
 
     def _compile(self) -> None:
-        _check_namespace()
         functions = "".join(
             f"int trap_{number}(struct pt_regs *ctx)\n{{\n{body}}}\n" for number, body in enumerate(self._bodies.values())
         )
         text = source("guard") + source("trap") + functions
-        programs = Programs(text, [f"NSLOTS={_NSLOTS}", f"NSTRIPES={_NSTRIPES}"])
+        programs = Programs(text, [f"NSLOTS={_NSLOTS}", f"NSTRIPES={_NSTRIPES}", *_namespace_defines()])
         if not links.has_uprobe_multi():
             programs.close()
             raise NotPossible("this kernel cannot attach many of them at once (uprobe_multi, Linux 6.6)")
@@ -154,10 +153,19 @@ class KernelGuards:
             self._programs = None
 
 
-def _check_namespace() -> None:
-    """BPF programs know threads by the ids that they have in the first pid namespace."""
-    if os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE:
-        raise NotPossible("radium runs in a pid namespace of its own", advice="run it outside of the container")
+def _namespace_defines() -> list[str]:
+    """For a BPF program to know threads as we do: without them it tells the ids that they have in the first pid namespace."""
+    ours = os.stat("/proc/self/ns/pid")
+    if ours.st_ino == _FIRST_PID_NAMESPACE:
+        return []
+    return [f"NAMESPACE_DEVICE={ours.st_dev}", f"NAMESPACE_INODE={ours.st_ino}"]
+
+
+def _check_namespace(pid: int) -> None:
+    """The kernel tells ids in a namespace only of those that are in that one itself."""
+    ours, its = (os.stat(f"/proc/{whose}/ns/pid").st_ino for whose in ("self", pid))
+    if ours not in (_FIRST_PID_NAMESPACE, its):
+        raise NotPossible("it is in another pid namespace than radium, which is in none of the machine's own")
 
 
 class Place(NamedTuple):
@@ -275,6 +283,7 @@ class Uprobes:
         self, point: SplitPoint, mappings: Sequence[Mapping], groups: dict[tuple[int, str, int], _Linked]
     ) -> None:
         program = self.guards.program_of(point.split)
+        _check_namespace(self.pid)
         mapping = next((m for m in mappings if m.start <= point.address < m.end), None)
         if mapping is None or not mapping.inode or mapping.shared:
             raise NotPossible("it lies in no mapped file")

@@ -78,7 +78,7 @@ REASONS = {
         "program's handler led out of the function or the program ended, and if not, the call went on there",
         "If the program dies of it without radium too, mend the program; if only the mirror faults, please report it.",
     ),
-    "unsupported:SIGURG-blocked": Reason(
+    "unsupported:SIGURG": Reason(
         "their thread blocks SIGURG, by which the uprobe trap stops it, so they ran at home",
         "--trap breakpoint stops such threads too.",
     ),

@@ -68,7 +68,7 @@ def test_blocked_urgent_signals(hammer, work, profile):
     split = work.same([hammer, "blocked", 3000], profile("hammer"))
     rejected = 3 * (3000 - wanted(3000))
     blocked = 2 * wanted(3000)
-    assert split.reasons("hammer_push") == {"guard": rejected, "unsupported:SIGURG-blocked": blocked}
+    assert split.reasons("hammer_push") == {"guard": rejected, "unsupported:SIGURG": blocked}
     assert split.remote("hammer_push") == wanted(3000)
 
 
@@ -79,7 +79,7 @@ def test_blocked_when_detached(hammer, work, profile):
     target.release()
     target.out.wait_for("^BLOCKED$")
     report = session.detach()
-    assert split_of(report, "hammer_push")["local_reasons"]["unsupported:SIGURG-blocked"] == wanted(2000)
+    assert split_of(report, "hammer_push")["local_reasons"]["unsupported:SIGURG"] == wanted(2000)
     assert not int(status(target.pid)["SigPnd"], 16)
     target.kill(signal.SIGTERM)
     target.check_success()
@@ -164,6 +164,13 @@ def test_without_privilege(hammer, work, profile, trap):
     script = 'exec setpriv --bounding-set -all --inh-caps -all "$@"'
     split = run_in(work, script, [hammer, "each", 1000], profile("hammer"), trap)
     check_breakpoints(split, "not permitted")
+
+
+def test_in_a_container(hammer, work, profile):
+    """In a pid namespace of its own radium finds the threads by the ids that they have there."""
+    split = run_in(work, 'exec unshare -p -f --mount-proc "$@"', [hammer, "each", 1000], profile("hammer"), "auto")
+    assert split.exit == 0 and split.split("hammer_push")["trap"] == "uprobe", split.stderr
+    assert split.remote("hammer_push") == wanted(1000)
 
 
 def run_in(work, script, program, profile, trap):

@@ -19,6 +19,7 @@ VOCABULARY = [
     "conflict",
     "verify",
     "refused:verifying",
+    "unsupported:SIGURG",
     "unsupported:syscall:write",
     "unsupported:signal:SIGALRM",
     "unsupported:fault:SIGSEGV",
