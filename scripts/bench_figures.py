@@ -255,11 +255,11 @@ def attach_pause(bench: Bench) -> Iterator[Figure]:
 
 
 def rejected_call(bench: Bench) -> Iterator[Figure]:
-    """A call that its guard keeps at home, against a breakpoint stop."""
+    """A call that its guard keeps at home: with a breakpoint, against a breakpoint stop; with a uprobe, against the former."""
     count = bench.times(5000, 1000)
-    with bench.c_tracee() as tracee, bench.split(tracee, OWN_SPLITS) as report:
-        tracee.ask("guarded 50")
-        rounds = [tracee.ask(f"guarded {count}")["mean_ns"] for _ in range(bench.times(5, 3))]
+    with bench.c_tracee() as tracee, bench.split(tracee, OWN_SPLITS, flags=["--trap", "breakpoint"]) as report:
+        tracee.ask("pushing 50")
+        rounds = [tracee.ask(f"pushing {count}")["mean_ns"] for _ in range(bench.times(5, 3))]
     rejected = sum(n for reason, n in report["local_reasons"].items() if reason.endswith(": guard"))
     if rejected < count * len(rounds):
         raise Failed(f"only {rejected} of {count * len(rounds)} calls were kept at home by the guard")
@@ -267,6 +267,23 @@ def rejected_call(bench: Bench) -> Iterator[Figure]:
     yield Figure(
         "guard-rejected call", value / 1e3, "µs", limit / 1e3, "int3 + ptrace stop", value / limit,
         details={"rounds_ns": rounds, "report": report},
+    )  # fmt: skip
+    yield rejected_by_kernel(bench, count * 100, value)
+
+
+def rejected_by_kernel(bench: Bench, count: int, limit: float) -> Figure:
+    with bench.c_tracee() as tracee, bench.split(tracee, OWN_SPLITS, flags=["--trap", "uprobe"]) as report:
+        tracee.ask("pushing 50")
+        rounds = [tracee.ask(f"pushing {count}")["mean_ns"] for _ in range(bench.times(5, 3))]
+    if report["traps"]["tracee:bench_pushing"] != "uprobe":
+        raise Skipped("no uprobes here: see radium doctor")
+    rejected = sum(n for reason, n in report["local_reasons"].items() if reason.endswith(": guard"))
+    if rejected < count * len(rounds):
+        raise Failed(f"only {rejected} of {count * len(rounds)} calls were rejected by the kernel")
+    value = median(rounds)
+    return Figure(
+        "guard-rejected call, uprobe", value / 1e3, "µs", limit / 1e3, "the same with a breakpoint", value / limit,
+        "< 1.5 µs", value < 1500, {"rounds_ns": rounds, "report": report},
     )  # fmt: skip
 
 

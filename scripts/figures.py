@@ -103,7 +103,7 @@ class Bench:
 
     @contextmanager
     def split(
-        self, tracee: Process, split: str, remote: int = 0, begun: str = "attached to PID"
+        self, tracee: Process, split: str, remote: int = 0, begun: str = "attached to PID", flags: Sequence[str] = ()
     ) -> Iterator[dict[str, Any]]:
         """Attach for the length of the block; the yielded dictionary gets the report's totals when the block has ended.
 
@@ -112,7 +112,7 @@ class Bench:
         """
         report = self.folder / "report.json"
         totals: dict[str, Any] = {}
-        with attached(tracee.pid, split, report, self.where) as radium:
+        with attached(tracee.pid, split, report, [*self.where, *flags]) as radium:
             radium.wait_for_words(begun)
             yield totals
         totals.update(report_totals(report))
@@ -137,6 +137,7 @@ def report_totals(report: Path) -> dict[str, Any]:
     totals["local_reasons"] = {
         f"{split['name']}: {reason}": count for split in splits for reason, count in split["local_reasons"].items()
     }
+    totals["traps"] = {split["name"]: split["trap"] for split in splits}
     totals["went_home"] = {
         f"{split['name']}: {reason}": count for split in splits for reason, count in split["went_home"].items()
     }

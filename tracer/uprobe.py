@@ -9,18 +9,20 @@ The kernel's int3 ends with our descriptors, however we end. A thread that block
 home.
 """
 
+import ctypes
 import mmap
 import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from capstone import x86
 
 from radium.bpf import guard, links
 from radium.bpf.program import Programs, source
-from radium.core.mapping import Mapping
+from radium.core.mapping import Mapping, parse_maps
 from radium.core.regs import U64, Registers
 from radium.errors import NotPossible, RemoteFault, TraceeGone
 from radium.linux import ptrace
@@ -45,6 +47,54 @@ _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 # A nop of five bytes, which Linux 6.18 replaces by a call of a page that it maps for that, and leaves there.
 _REPLACED = bytes.fromhex("0f1f440000")
 _BEHIND = ("rip", "rsp", "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{n}" for n in range(8, 16)))
+
+
+def compile_programs(functions: str) -> Programs:
+    """functions: C text, over the macros of guard.c and the ends of trap.c. Raises NotPossible."""
+    defines = [f"NSLOTS={_NSLOTS}", f"NSTRIPES={_NSTRIPES}", *_namespace_defines()]
+    programs = Programs(source("guard") + source("trap") + functions, defines)
+    if not links.has_uprobe_multi():
+        programs.close()
+        raise NotPossible("this kernel cannot attach many of them at once (uprobe_multi, Linux 6.6)")
+    return programs
+
+
+class _Counts:
+    """What the programs have counted, read without a system call."""
+
+    def __init__(self, programs: Programs) -> None:
+        nbytes = _NSLOTS * _NSTRIPES * _COUNT.size
+        self._map = mmap.mmap(programs.map("counts").fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
+
+    def of(self, slot: int) -> tuple[int, int]:
+        """Calls that their guard has rejected, and calls whose thread did not stop for them."""
+        at = (_COUNT.size * (stripe * _NSLOTS + slot) for stripe in range(_NSTRIPES))
+        rejected, missed = zip(*(_COUNT.unpack_from(self._map, offset) for offset in at), strict=True)
+        return sum(rejected), sum(missed)
+
+    def close(self) -> None:
+        self._map.close()
+
+
+def try_out() -> str:
+    """A uprobe on a function of this process, whose guard rejects a call; what came of it. Raises NotPossible."""
+    programs = compile_programs("int trap_0(struct pt_regs *ctx)\n{\n\tNO\n}\n")
+    counts = _Counts(programs)
+    function = ctypes.CDLL(None).labs
+    address = ctypes.cast(function, ctypes.c_void_p).value or 0
+    mapping = next(m for m in parse_maps(Path("/proc/self/maps").read_bytes()) if m.start <= address < m.end)
+    try:
+        program = programs.load("trap_0", "uprobe_multi")
+        offset = address - mapping.start + mapping.offset
+        link = links.uprobes(program, _path(os.getpid(), mapping), [offset], [0], os.getpid())
+        function(1)
+        link.close()
+        if counts.of(0) != (1, 0):
+            raise NotPossible(f"a call that a guard rejected was counted {counts.of(0)[0]} times")
+        return "a guard rejected a call of ours"
+    finally:
+        counts.close()
+        programs.close()
 
 
 class KernelGuards:
@@ -91,15 +141,9 @@ class KernelGuards:
         functions = "".join(
             f"int trap_{number}(struct pt_regs *ctx)\n{{\n{body}}}\n" for number, body in enumerate(self._bodies.values())
         )
-        text = source("guard") + source("trap") + functions
-        programs = Programs(text, [f"NSLOTS={_NSLOTS}", f"NSTRIPES={_NSTRIPES}", *_namespace_defines()])
-        if not links.has_uprobe_multi():
-            programs.close()
-            raise NotPossible("this kernel cannot attach many of them at once (uprobe_multi, Linux 6.6)")
-        self._programs = programs
-        self.records = programs.map("records")
-        nbytes = _NSLOTS * _NSTRIPES * _COUNT.size
-        self._counts = mmap.mmap(programs.map("counts").fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._programs = compile_programs(functions)
+        self.records = self._programs.map("records")
+        self._counts = _Counts(self._programs)
 
     def program_of(self, split: ProfileSplit) -> int:
         """The program that decides its guard. Raises NotPossible, with the reason why a breakpoint does it."""
@@ -129,16 +173,11 @@ class KernelGuards:
     def count(self) -> None:
         """Tells the reports what has been counted since the last time."""
         for slot, report in self._reports.items():
-            rejected, missed = self._count_of(slot)
+            rejected, missed = self._counts.of(slot)
             before = self._counted.get(slot, (0, 0))
             report.count_local("guard", rejected - before[0])
             report.count_local(BLOCKED, missed - before[1])
             self._counted[slot] = rejected, missed
-
-    def _count_of(self, slot: int) -> tuple[int, int]:
-        at = (_COUNT.size * (stripe * _NSLOTS + slot) for stripe in range(_NSTRIPES))
-        rejected, missed = zip(*(_COUNT.unpack_from(self._counts, offset) for offset in at), strict=True)
-        return sum(rejected), sum(missed)
 
     def count_missed(self, slot: int) -> None:
         """A call whose thread did not stop for it."""
@@ -236,6 +275,17 @@ class _Linked:
     link: links.Link | None = None
 
 
+def _path(pid: int, mapping: Mapping) -> str:
+    """The mapped file itself, also when it was deleted, or lies in another file system. Raises NotPossible."""
+    for path in (f"/proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}", f"/proc/{pid}/root{mapping.path}"):
+        try:
+            if os.stat(path).st_ino == mapping.inode:
+                return path
+        except OSError:
+            continue
+    raise NotPossible("its file cannot be reached", where=mapping.path)
+
+
 class Uprobes:
     """Those of one process. Its threads are stopped in every method but `is_there`, `take` and `forget`."""
 
@@ -302,24 +352,12 @@ class Uprobes:
         """Raises NotPossible when not all of them are there afterwards."""
         mapping = linked.mapping
         offsets = [point.first.address - mapping.start + mapping.offset for point in linked.points]
-        linked.link = links.uprobes(linked.program, self._path(mapping), offsets, linked.slots, self.pid)
+        linked.link = links.uprobes(linked.program, _path(self.pid, mapping), offsets, linked.slots, self.pid)
         self._linked.append(linked)
         self._by_place |= {point.first.address: point for point in linked.points}
         self.threads.hits = self
         if any(self.breakpoints.memory.read(point.first.address, 1)[0] != INT3 for point in linked.points):
             raise NotPossible("the kernel has put no uprobe there", where=mapping.path)
-
-    def _path(self, mapping: Mapping) -> str:
-        """The mapped file itself, also when it was deleted, or lies in another file system. Raises NotPossible."""
-        of_mapping = f"/proc/{self.pid}/map_files/{mapping.start:x}-{mapping.end:x}"
-        of_process = f"/proc/{self.pid}/root{mapping.path}"
-        for path in (of_mapping, of_process):
-            try:
-                if os.stat(path).st_ino == mapping.inode:
-                    return path
-            except OSError:
-                continue
-        raise NotPossible("its file cannot be reached", where=mapping.path)
 
     def _unlink(self, linked: _Linked) -> None:
         if linked.link is not None:

@@ -10,7 +10,6 @@ Documentation/admin-guide/LSM/Yama.rst, Documentation/admin-guide/sysctl/vm.rst.
 import argparse
 import contextlib
 import ctypes
-import importlib
 import json
 import mmap
 import os
@@ -24,10 +23,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from radium import __version__
+from radium.bpf.program import INSTALL, load_bcc
 from radium.core.addr import PAGE_SIZE
-from radium.errors import RadiumError
+from radium.errors import NotPossible, RadiumError
 from radium.linux import namespaces, pagemap, pidfd, procfs, ptrace, seccomp, userfaultfd, vm
 from radium.linux.libc import NUMBERS, syscall
+from radium.tracer import uprobe
 
 State = Literal["ok", "degraded", "missing"]
 ATTACH = ("attach", "run")
@@ -431,9 +432,15 @@ def _namespace(flag: int) -> Callable[[], str]:
 
 
 def _bcc() -> str:
-    if not hasattr(importlib.import_module("bcc"), "BPF"):
-        raise Gap("the bcc that is installed is another package than the BPF compiler's")
+    load_bcc()
     return "imports"
+
+
+def _uprobe_trap() -> str:
+    try:
+        return uprobe.try_out()
+    except NotPossible as why:
+        raise Gap(why.what, mend=why.advice or None) from why
 
 
 def _huge_pages() -> str:
@@ -535,7 +542,8 @@ PROBES: tuple[Probe, ...] = (
         Probe(f"{name} namespace", "the mirror's sandbox", (), AS_ROOT, _namespace(flag))
         for name, flag in NAMESPACES.items()
     ),
-    Probe("bcc", "the uprobe trap of later versions", (), "sudo apt-get install python3-bpfcc", _bcc),
+    Probe("bcc", "compiling guards for the kernel; else each guarded call stops", (), INSTALL, _bcc),
+    Probe("uprobe trap", "guards that the kernel decides; else each guarded call stops", (), AS_ROOT, _uprobe_trap),
     Probe(
         "huge pages",
         "faster first copies of big arrays",

@@ -8,6 +8,7 @@
  * loop N       N calls of bench_null, timed together
  * work N       N calls of bench_work, which computes for a fraction of a millisecond, timed together
  * guarded N    N calls of bench_guarded(0), timed together: the profile's guard wants more than 0
+ * pushing N    the same with a function that begins with a push, as most do
  * bulk N       N calls of bench_sum over 64 MiB that are rewritten before each call
  * serve N      N threads at once, each making SERVED calls of bench_serve on words of its own, timed together
  * spin MS      looks at the clock for so long and lists the moments at which it stood still: [when, ns], monotonic
@@ -53,6 +54,10 @@ __attribute__((noipa)) long bench_work(long x)
         hash = (hash ^ i) * 0x9e3779b97f4a7c15ul;
     return hash ? x : 0;
 }
+
+long bench_pushing(long x);
+__asm__(".globl bench_pushing\n.type bench_pushing,@function\nbench_pushing:\n"
+        " push %rbx\n mov %rdi, %rax\n pop %rbx\n ret\n.size bench_pushing, . - bench_pushing\n");
 
 __attribute__((noipa)) long bench_sum(const long *words, long nbytes)
 {
@@ -226,6 +231,8 @@ int main(void)
             calls_together(bench_work, 7, n);
         else if (!strcmp(what, "guarded"))
             calls_together(bench_guarded, 0, n);
+        else if (!strcmp(what, "pushing"))
+            calls_together(bench_pushing, 0, n);
         else if (!strcmp(what, "bulk"))
             bulk_calls(n);
         else if (!strcmp(what, "serve"))

@@ -6,7 +6,7 @@ import os
 import subprocess
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from radium.bpf import guard, links
@@ -140,7 +140,8 @@ def can_be_compiled(text):
     return True
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+# Not shrunk: each example is compiled.
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(
     st.lists(expressions.filter(can_be_compiled), min_size=1, max_size=NTRIED),
     st.lists(st.tuples(words, words, words, words, words, words), min_size=1, max_size=40),
@@ -176,6 +177,10 @@ def test_never_wrong(tried, texts, values):
         ("a * a > 0", {"a": 1 << 40}, UNSURE),
         ("b > 5", {"b": 1 << 63}, UNSURE),
         ("a + 1 > 0", {"a": (1 << 63) - 1}, UNSURE),
+        ("a - 1 < 0", {"a": -(1 << 63)}, UNSURE),
+        ("-a < 0", {"a": -(1 << 63)}, UNSURE),
+        ("a << 3 > 0", {"a": 1 << 61}, UNSURE),
+        ("a >> 64 == -1 and a >> 2 == -2", {"a": -7}, YES),
         ("p[0] == 0", {"p": 8}, UNSURE),
         ("p[-3] == 0", {"p": 8}, NO),
         ("a == 1 or p[0] == 0", {"a": 1, "p": 8}, YES),
