@@ -422,8 +422,8 @@ class Session:
 
     def _watch_home(self, call: Call) -> None:
         """The call goes on at home until it can leave again."""
-        if call.regs.rip == call.point.entry:
-            # It came home before its first instruction, under which the breakpoint lies.
+        if call.regs.rip in (call.point.entry, call.point.first.address):
+            # It came home before the instruction under which the breakpoint lies.
             self.tracee.breakpoints.pass_locally(call.tid, call.point, call.regs.copy())
         self._home.setdefault(call.tid, []).append(call)
         call.thread.traces_syscalls = True

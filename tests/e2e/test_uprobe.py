@@ -53,6 +53,7 @@ def test_two_million_calls(hammer, work, profile):
     assert split.remote("hammer_push") + sum(reasons.values()) == wanted(nthreads * each)
     assert rejected == nthreads * each - wanted(nthreads * each)
     assert set(reasons) <= {"conflict"}
+    assert "signal:SIGURG" not in split.split("hammer_push")["went_home"], "a SIGURG of radium's called a call home"
 
 
 @pytest.mark.parametrize("mode", ["tgkill", "kill", "socket", "many"])
@@ -70,6 +71,12 @@ def test_blocked_urgent_signals(hammer, work, profile):
     blocked = 2 * wanted(3000)
     assert split.reasons("hammer_push") == {"guard": rejected, "unsupported:SIGURG": blocked}
     assert split.remote("hammer_push") == wanted(3000)
+
+
+def test_merged_urgent_signals(hammer, work, profile):
+    """A SIGURG of the program's that has taken in one of radium's is the program's."""
+    split = work.same([hammer, "merged", 1000], profile("hammer"))
+    assert split.reasons("hammer_push") == {"guard": 1000 - wanted(1000), "unsupported:SIGURG": wanted(1000)}
 
 
 def test_blocked_when_detached(hammer, work, profile):

@@ -1,4 +1,4 @@
-/* hammer calls THREADS CALLS | each CALLS | blocked CALLS | tgkill|kill|socket|many CALLS | fork CALLS | hold CALLS | on CALLS:
+/* hammer calls THREADS CALLS | each CALLS | blocked|merged CALLS | tgkill|kill|socket|many CALLS | fork CALLS | hold CALLS | on CALLS:
    calls the functions of libhammer and checks every result; says how many SIGURG of its own it has got. */
 #define _GNU_SOURCE
 #include "hammer.h"
@@ -110,6 +110,19 @@ static void with_own(const char *how)
     }
 }
 
+/* One of its own waits behind the mask when radium's is sent, and takes that in. */
+static void merged(void)
+{
+    handle_urgent();
+    for (long x = 0; x < calls; x++) {
+        mask(SIG_BLOCK);
+        syscall(SYS_tgkill, getpid(), gettid(), SIGURG);
+        CHECK(hammer_push(x) == 3 * x + 1);
+        mask(SIG_UNBLOCK);
+        CHECK(urgent == x + 1);
+    }
+}
+
 static volatile int is_over;
 
 static void *send_many(void *thread)
@@ -198,9 +211,11 @@ int main(int argc, char **argv)
     int is_many = !strcmp(mode, "calls");
     calls = argument(argc, argv, is_many ? 3 : 2, 1000);
     ready();
-    if (is_many)
+    if (is_many) {
+        handle_urgent();
         printf("sum %ld\n", in_threads((int)argument(argc, argv, 2, 4)));
-    else if (!strcmp(mode, "each"))
+        CHECK(urgent == 0);
+    } else if (!strcmp(mode, "each"))
         each();
     else if (!strcmp(mode, "blocked"))
         blocked();
@@ -208,6 +223,8 @@ int main(int argc, char **argv)
         fork_some();
     else if (!strcmp(mode, "many"))
         with_many();
+    else if (!strcmp(mode, "merged"))
+        merged();
     else if (!strcmp(mode, "hold"))
         hold();
     else if (!strcmp(mode, "on"))
