@@ -60,8 +60,11 @@ def test_two_million_calls(hammer, work, profile):
 def test_own_urgent_signals(hammer, work, profile, mode):
     """A program that uses SIGURG gets each of its own, however it is sent, and none of radium's."""
     split = work.same([hammer, mode, 3000], profile("hammer"))
-    assert split.remote("hammer_push") + split.local("hammer_push") == 3000
-    assert split.remote("hammer_push") == wanted(3000)
+    reasons = split.reasons("hammer_push")
+    assert reasons.pop("guard") == 3000 - wanted(3000)
+    # A call that one has called home may end there, whatever the trap.
+    assert set(reasons) <= ({"unsupported:signal:SIGURG"} if mode == "many" else set())
+    assert split.remote("hammer_push") + sum(reasons.values()) == wanted(3000)
 
 
 def test_blocked_urgent_signals(hammer, work, profile):
