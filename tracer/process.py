@@ -467,12 +467,15 @@ class Process:
             self._lift(point.entry, rest, tally)
 
     def _resting_together(self, entry: int) -> list[Split]:
-        """The splits that are trapped there: all of them have to be weighed, or none rests. Python functions share a trap."""
+        """The splits that are trapped there: all of them have to be weighed, or none rests. Python functions share a trap.
+
+        One with a uprobe does not rest: what its guard lets pass is long, and what it rejects costs next to nothing.
+        """
         if self.python is not None and self.python.knows(entry):
             splits = self.python.split_functions if self.python.may_rest else []
         else:
             splits = [self.splits[entry]] if entry in self.splits else []
-        return splits if all(split.is_weighed for split in splits) else []
+        return splits if all(split.is_weighed and split.report.trap == "breakpoint" for split in splits) else []
 
     def _lift(self, entry: int, rest: Rest, tally: Tally) -> None:
         assert self.tracee is not None

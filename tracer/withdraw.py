@@ -27,6 +27,9 @@ def withdraw(threads: Threads, plan: Plan, ledger: Ledger) -> None:
     """All threads are stopped, and stay so. Raises TraceeGone."""
     if threads.is_over:
         return
+    if not threads.threads:
+        # The last has ended, and the process's end is about to be told.
+        raise TraceeGone("process has ended", where=f"pid {threads.pid}")
     armed = {point.address for point in plan.armed}
     _note_stepping(next(iter(threads.threads)), plan)
     for tid in list(threads.threads):
