@@ -206,9 +206,9 @@ class Report(msgspec.Struct):
     notes: list[str] = []
 
     def split(self, name: str, stance: str, trap: str) -> SplitReport:
-        """The counters of that split point, begun at zero when it is new."""
+        """The counters of that split point, begun at zero when it is new. trap: as it begins; its guard may make it another."""
         for known in self.splits:
-            if (known.name, known.stance, known.trap) == (name, stance, trap):
+            if (known.name, known.stance) == (name, stance):
                 return known
         self.splits.append(SplitReport.start(name, stance, trap))
         return self.splits[-1]

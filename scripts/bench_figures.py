@@ -2,7 +2,7 @@
 
 A ratio says how many times worse than its limit a figure is; 1 would be perfect. All times are nanoseconds until they
 are printed. The limits are in benchmarks/limits.c, the tracees in benchmarks/tracee.c and benchmarks/numpy_tracee.py; the
-figures of Python functions are in bench_python.py.
+figures of Python functions are in bench_python.py, those of `radium trace` in bench_trace.py.
 Everything started here is ended by its pid.
 Example: .venv/bin/python scripts/bench_figures.py --quick --only null
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import bench_trace
 from rich.console import Console
 from rich.table import Table
 
@@ -360,6 +361,7 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "auto": weighed_calls,
     "residual": residual_cost,
     **bench_python.FIGURES,
+    **bench_trace.FIGURES,
 }
 
 
@@ -435,7 +437,7 @@ def main() -> int:
     warn_if_busy(about)
     failures: dict[str, str] = {}
     figures = []
-    names = options.only or [name for name in FIGURES if options.slow or name not in bench_python.SLOW]
+    names = options.only or [name for name in FIGURES if options.slow or name not in {*bench_python.SLOW, *bench_trace.FIGURES}]
     python, rivals = bench_python.rivals_environment(options.slow) if options.rivals else (sys.executable, [])
     with tempfile.TemporaryDirectory(prefix="radium-bench-") as folder:
         acceptor = nullcontext(options.acceptor) if options.acceptor else serving()

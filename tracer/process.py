@@ -35,7 +35,7 @@ from radium.tracer.session import PagesLeft, Session
 from radium.tracer.split import Split
 from radium.tracer.stops import Statuses, Stop, Threads, exit_code
 from radium.tracer.tracee import Tracee
-from radium.tracer.uprobe import KernelGuards, Trap, Uprobes
+from radium.tracer.uprobe import WORTH_IT, KernelGuards, Trap, Uprobes
 from radium.tracer.verify import Trial
 from radium.tracer.wakeups import Wakeups
 from radium.tracer.withdraw import has_annexes, let_go, release, withdraw
@@ -234,6 +234,28 @@ class Process:
                 self._add_split(point, "breakpoint", unprobed[point.address])
             else:
                 self.common.guards.count_into(self._add_split(point, "uprobe", self.uprobes.reasons[point.address]))
+
+    def _probe(self, point: SplitPoint, split: Split) -> None:
+        """Its guard rejects many calls at a breakpoint: from now on the kernel does, if that can be."""
+        assert self.tracee is not None and self.uprobes is not None
+        split.is_settled = True
+        self.common.guards.compile([point.split])
+        if split.report.trap == "uprobe" or not self.common.guards.could_decide(point.split):
+            return
+        self.threads.stop_all()
+        if self.threads.is_over:
+            return
+        mappings = self._mappings()
+        with self.tracee.home.own_writes(point.address):
+            self.tracee.breakpoints.disarm([point.address])
+            refused = self.uprobes.arm([point], mappings)
+            if refused:
+                self.tracee.breakpoints.arm([point.address], mappings)
+        split.report.trap_reason = refused.get(point.address) or self.uprobes.reasons[point.address]
+        if not refused:
+            split.report.trap = "uprobe"
+            self.common.guards.count_into(split.report)
+        self.threads.resume_all()
 
     def _add_split(self, point: SplitPoint, trap: str, why: str) -> SplitReport:
         if trap == "breakpoint" and self.common.options.trap == "uprobe" and not self.common.guards.unavailable:
@@ -457,6 +479,8 @@ class Process:
         """At a split point, whose trap may be lifted for a while behind this call."""
         began = time.monotonic()
         is_tried = session.on_trap(stop, point, split, regs)
+        if split.rejected >= WORTH_IT and not split.is_settled:
+            self._probe(split.point, split)
         sharing = [] if is_tried else self._resting_together(point.entry)
         if not sharing:
             return

@@ -22,6 +22,8 @@ _LARGEST_HINT_NBYTES = 1 << 46
 
 
 class Split:
+    """rejected: how many calls its guard has rejected here; is_settled: whether its trap is not to be changed for that."""
+
     def __init__(self, point: SplitPoint, report: SplitReport, read_memory: Callable[[int, int], bytes]) -> None:
         self.point = point
         self.report = report
@@ -29,6 +31,7 @@ class Split:
         self.working_set, self.results = WorkingSet(), Results()
         self._told = point.split.working_set
         self.cost, self.sizing = Cost(), call_size(point.split)
+        self.rejected, self.is_settled = 0, False
         self._signature = point.split.signature or abi.DEFAULT
         self._read_memory = read_memory
 
@@ -58,9 +61,11 @@ class Split:
         if guard is None:
             return True
         try:
-            return bool(guard.evaluate(self.arguments(tid, regs)))
+            wants = bool(guard.evaluate(self.arguments(tid, regs)))
         except ExpressionError:
-            return False
+            wants = False
+        self.rejected += not wants
+        return wants
 
     def predict(self, rsp: int, mappings: Sequence[Mapped]) -> Runs:
         """The pages that a call entered with this stack pointer will want, as far as earlier ones and the profile tell."""

@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 from capstone import x86
 
 from radium.bpf import guard, links
+from radium.bpf.maps import Map
 from radium.bpf.program import Programs, source
 from radium.core.mapping import Mapping, parse_maps
 from radium.core.regs import U64, Registers
@@ -36,6 +37,8 @@ from radium.tracer.stops import Threads
 
 Trap = Literal["auto", "breakpoint", "uprobe"]
 BLOCKED = "unsupported:SIGURG"
+# So many rejected calls cost as much with a breakpoint as it takes to compile their guard.
+WORTH_IT = 2000
 # Of trap.c: arbitrary, a megabyte of counters.
 _NSLOTS, _NSTRIPES = 1024, 16
 # trap.c, struct count: rejected, missed.
@@ -98,20 +101,45 @@ def try_out() -> str:
         programs.close()
 
 
+class _Unit(NamedTuple):
+    """Guards that were compiled together. numbers: of their programs, by what they do."""
+
+    programs: Programs
+    records: Map
+    counts: _Counts
+    numbers: dict[str, int]
+
+    @classmethod
+    def compile(cls, bodies: Sequence[str]) -> "_Unit":
+        """Raises NotPossible."""
+        functions = "".join(
+            f"int trap_{number}(struct pt_regs *ctx)\n{{\n{body}}}\n" for number, body in enumerate(bodies)
+        )
+        programs = compile_programs(functions)
+        numbers = {body: number for number, body in enumerate(bodies)}
+        return cls(programs, programs.map("records"), _Counts(programs), numbers)
+
+    def close(self) -> None:
+        self.counts.close()
+        self.programs.close()
+
+
 class KernelGuards:
     """The programs of a job's guards, and what they have counted; one for all its processes.
 
-    trap: what was asked for; unavailable: why the kernel decides no guard of this job, "" if it can.
+    Compiling takes a quarter of a second: with `auto` a function has a breakpoint until its guard has rejected WORTH_IT calls.
+    trap: what was asked for; unavailable: why the kernel decides no guard of this job, "" if nothing is known against it.
     """
 
     def __init__(self, profiles: Iterable[Profile], trap: Trap, say: Callable[[str], None]) -> None:
         """say is told, once, why there are no uprobes although there could be some."""
         self.trap = trap
         self.unavailable = ""
-        self._programs: Programs | None = None
+        self._say = say
+        self._units: list[_Unit] = []
         self._bodies: dict[int, str] = {}
         self._refused: dict[int, str] = {}
-        self._loaded: dict[int, int] = {}
+        self._loaded: dict[str, int] = {}
         self._slots: dict[tuple[str, str], int] = {}
         self._reports: dict[int, SplitReport] = {}
         self._counted: dict[int, tuple[int, int]] = {}
@@ -120,12 +148,6 @@ class KernelGuards:
                 self._bodies[id(split)] = self._body(split)
             except NotPossible as error:
                 self._refused[id(split)] = error.what
-        if self._bodies:
-            try:
-                self._compile()
-            except NotPossible as error:
-                self.unavailable = error.what
-                say(f"breakpoints are used, not uprobes: {error}")
 
     def _body(self, split: ProfileSplit) -> str:
         if self.trap == "breakpoint":
@@ -138,28 +160,50 @@ class KernelGuards:
             raise NotPossible("it has no guard that could reject calls")
         return "\tYES\n"
 
-    def _compile(self) -> None:
-        functions = "".join(
-            f"int trap_{number}(struct pt_regs *ctx)\n{{\n{body}}}\n" for number, body in enumerate(self._bodies.values())
-        )
-        self._programs = compile_programs(functions)
-        self.records = self._programs.map("records")
-        self._counts = _Counts(self._programs)
+    def compile(self, splits: Iterable[ProfileSplit]) -> None:
+        """The guards of these that there are no programs of yet."""
+        known = {body for unit in self._units for body in unit.numbers}
+        bodies = dict.fromkeys(body for split in splits if (body := self._bodies.get(id(split))) and body not in known)
+        if not bodies or self.unavailable:
+            return
+        try:
+            self._units.append(_Unit.compile(list(bodies)))
+        except NotPossible as error:
+            self.unavailable = error.what
+            self._say(f"breakpoints are used, not uprobes: {error}")
+
+    def could_decide(self, split: ProfileSplit) -> bool:
+        """Whether it is worth a try to have its guard decided by the kernel."""
+        return id(split) in self._bodies and not self.unavailable
 
     def program_of(self, split: ProfileSplit) -> int:
         """The program that decides its guard. Raises NotPossible, with the reason why a breakpoint does it."""
         if id(split) in self._refused:
             raise NotPossible(self._refused[id(split)])
-        if self._programs is None:
+        if self.unavailable:
             raise NotPossible(self.unavailable)
-        if id(split) not in self._loaded:
-            number = list(self._bodies).index(id(split))
+        body = self._bodies[id(split)]
+        unit = next((unit for unit in self._units if body in unit.numbers), None)
+        if unit is None:
+            raise NotPossible("its guard has not rejected many calls")
+        if body not in self._loaded:
             try:
-                self._loaded[id(split)] = self._programs.load(f"trap_{number}", "uprobe_multi")
+                self._loaded[body] = unit.programs.load(f"trap_{unit.numbers[body]}", "uprobe_multi")
             except NotPossible as error:
                 self._refused[id(split)] = error.what
                 raise
-        return self._loaded[id(split)]
+        return self._loaded[body]
+
+    def has_record(self, tid: int) -> bool:
+        """Whether the thread has met a uprobe, and that has not been looked at."""
+        key = tid.to_bytes(4, "little")
+        return any(unit.records.get(key) is not None for unit in self._units)
+
+    def take_record(self, tid: int) -> bytes | None:
+        """What it has left there, which is there no more."""
+        key = tid.to_bytes(4, "little")
+        found = [raw for unit in self._units if (raw := unit.records.take(key)) is not None]
+        return found[-1] if found else None
 
     def slot_of(self, name: str, stance: str) -> int:
         """Where the calls of this split point are counted. Raises NotPossible when all places are taken."""
@@ -174,7 +218,7 @@ class KernelGuards:
     def count(self) -> None:
         """Tells the reports what has been counted since the last time."""
         for slot, report in self._reports.items():
-            rejected, missed = self._counts.of(slot)
+            rejected, missed = map(sum, zip(*(unit.counts.of(slot) for unit in self._units), strict=True))
             before = self._counted.get(slot, (0, 0))
             report.count_local("guard", rejected - before[0])
             report.count_local(BLOCKED, missed - before[1])
@@ -186,11 +230,10 @@ class KernelGuards:
             self._reports[slot].count_local(BLOCKED)
 
     def close(self) -> None:
-        if self._programs is not None:
-            self.count()
-            self._counts.close()
-            self._programs.close()
-            self._programs = None
+        self.count()
+        while self._units:
+            self._units.pop().close()
+        self._reports.clear()
 
 
 def _namespace_defines() -> list[str]:
@@ -313,7 +356,9 @@ class Uprobes:
     # Arming
 
     def arm(self, points: Sequence[SplitPoint], mappings: Sequence[Mapping]) -> dict[int, str]:
-        """A uprobe at each where that can be. By address: why the others cannot have one."""
+        """A uprobe at each where that can be now. By address: why the others have none."""
+        if self.guards.trap == "uprobe":
+            self.guards.compile(point.split for point in points)
         refused: dict[int, str] = {}
         groups: dict[tuple[int, str, int], _Linked] = {}
         for point in points:
@@ -386,14 +431,14 @@ class Uprobes:
     # Calls that were noticed
 
     def is_there(self, tid: int) -> bool:
-        return self.guards.records.get(tid.to_bytes(4, "little")) is not None
+        return self.guards.has_record(tid)
 
     def take(self, tid: int) -> int | None:
         """None: the thread has met nothing. Else it is put back to the entry that it has just met, and that is told.
 
         0: it has met one and gone on, because it blocks SIGURG; the call is counted.
         """
-        raw = self.guards.records.take(tid.to_bytes(4, "little"))
+        raw = self.guards.take_record(tid)
         if raw is None:
             return None
         slot, *words = _RECORD.unpack(raw)
@@ -425,6 +470,6 @@ class Uprobes:
 
     def forget_thread(self, tid: int) -> None:
         """It has ended."""
-        raw = self.guards.records.take(tid.to_bytes(4, "little"))
+        raw = self.guards.take_record(tid)
         if raw is not None:
             self.guards.count_missed(_RECORD.unpack(raw)[0])

@@ -48,6 +48,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     command = args.program[1:] if args.program[:1] == ["--"] else args.program
     _check(args, command)
+    if args.pid is not None:
+        admit(args.pid)
     console = options.console_of(args)
     wakeups = Wakeups()
     endpoints = [split_endpoint(text, "--acceptor") for text in args.acceptor]
@@ -55,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
     trace = Trace(acceptors, wakeups, _link(args, acceptors), args.duration)
     acceptors.close()
     if args.pid is not None:
-        admit(args.pid)
         found = trace.find(args.pid, procfs.command_line(args.pid))
         _tell(args, found, pid=args.pid)
     else:

@@ -17,7 +17,7 @@ from radium.linux import procfs
 from radium.tracer.discovery.findings import Samples
 from radium.tracer.discovery.python_frames import Recorder
 from radium.tracer.discovery.sources import PerfEvents, Record, Source, Stops
-from radium.tracer.discovery.symbols import UNKNOWN, CodeMap, Stack
+from radium.tracer.discovery.symbols import UNKNOWN, CodeMap, Frame, Stack
 from radium.tracer.discovery.unwinder import Unwinder, Vdso
 from radium.tracer.resolve import MappedObject
 
@@ -35,7 +35,7 @@ class Sampled:
     """What `sample` has found.
 
     native, python: how often each stack was met; each has its own samples. overhead: share of the CPU time that the
-    processes had. ended: whether all of them have.
+    processes had. ended: whether all of them have. met: in how many samples of a process a function was.
     """
 
     native: Counter[Stack]
@@ -45,7 +45,12 @@ class Sampled:
     pids: list[int]
     cpu_s: float
     ended: bool
+    met: Counter[tuple[Frame, int]]
     notes: list[str] = field(default_factory=list)
+
+    def processes_of(self, function: Frame) -> list[int]:
+        """Those in which a function was met, the one where it was most often first."""
+        return [pid for (frame, pid), _ in self.met.most_common() if frame == function]
 
 
 class _Process:
@@ -122,6 +127,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.stacks: Counter[Stack] = Counter()
+        self.met: Counter[tuple[Frame, int]] = Counter()
         self.taken = self.not_unwound = 0
         self._processes: dict[int, _Process | None] = {}
 
@@ -131,6 +137,7 @@ class _Tally:
             process = self._processes[one.pid]
             stack, whole = process.stack(one.registers, one.stack) if process else ((UNKNOWN,), False)
             self.stacks[stack] += 1
+            self.met.update((frame, one.pid) for frame in set(stack))
             self.taken += 1
             self.not_unwound += not whole
 
@@ -180,12 +187,15 @@ class _Pythons:
             except NotPossible as error:
                 self.notes[str(error)] = None
 
-    def finish(self) -> Counter[Stack]:
+    def finish(self, met: Counter[tuple[Frame, int]]) -> Counter[Stack]:
+        """The stacks of all; adds to `met`."""
         stacks: Counter[Stack] = Counter()
-        for recorder in self._recorders.values():
+        for pid, recorder in self._recorders.items():
             try:
-                if recorder:
-                    stacks += recorder.finish()
+                found = recorder.finish() if recorder else Counter()
+                stacks += found
+                for stack, count in found.items():
+                    met.update(dict.fromkeys(((frame, pid) for frame in set(stack)), count))
             except NotPossible as error:
                 self.notes[str(error)] = None
         return stacks
@@ -216,11 +226,11 @@ def sample(
     finally:
         source.close()
         tally.close()
-        python = pythons.finish()
+        python = pythons.finish(tally.met)
     samples = Samples(source.way, source.frequency, tally.taken, tally.not_unwound, python.total())
     overhead = cost_s / family.cpu_s if family.cpu_s else 0.0
     notes += pythons.notes
-    return Sampled(tally.stacks, python, samples, overhead, family.all, family.cpu_s, not family.alive, notes)
+    return Sampled(tally.stacks, python, samples, overhead, family.all, family.cpu_s, not family.alive, tally.met, notes)
 
 
 def _source(frequency: int) -> tuple[Source, list[str]]:

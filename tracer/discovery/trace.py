@@ -12,7 +12,7 @@ A program that ends in between is judged by what is known of it by then.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from radium import __version__
 from radium.core import abi
@@ -33,6 +33,9 @@ FREQUENCY = 99
 SAMPLING, COUNTING = 0.4, 0.25
 # So many are tried, those with most of the time first; one that nobody calls for so long is not waited for any longer.
 MOST_TRIED, LEAST_TRIAL_S = 8, LONGEST_CALL_S + 0.5
+
+# By process: the candidates that are called there.
+Homes = dict[int, list[Candidate]]
 
 
 @dataclass
@@ -55,18 +58,17 @@ class Trace:
         began = time.monotonic()
         sampled = sampler.sample([pid], self.duration_s * SAMPLING, FREQUENCY, self._should_end, started)
         candidates = proposal.propose(sampled.native, sampled.python)
-        counting = None if sampled.ended else self._count(pid, candidates)
-        ended = sampled.ended or (counting is not None and counting.ended)
+        homes = _homes(candidates, sampled)
+        counting = self._count(homes)
         trials = Trials(self.acceptors, self.wakeups)
-        if not ended:
-            ended = self._try(pid, candidates, trials, began + self.duration_s)
+        ended = sampled.ended or self._try(pid, homes, trials, began + self.duration_s)
         for candidate in candidates:
             self._judge(candidate, trials.trip_s, ended=ended)
         top = _tree(sampled)
         return Findings(
             __version__, list(program), sampled.pids, time.monotonic() - began, sampled.samples,
-            Overhead(sampled.overhead, counting.overhead if counting else None, trials.stood_s or None),
-            self.link, ranking.rank(candidates, top), top, [*sampled.notes, *(counting.notes if counting else [])],
+            Overhead(sampled.overhead, counting.overhead, trials.stood_s or None),
+            self.link, ranking.rank(candidates, top), top, list(dict.fromkeys([*sampled.notes, *counting.notes])),
         )  # fmt: skip
 
     def complete(self, found: Findings, lasted_s: float) -> None:
@@ -81,33 +83,44 @@ class Trace:
 
     # count
 
-    def _count(self, pid: int, candidates: Sequence[Candidate]) -> Counting | None:
-        functions = {Frame(one.name, one.library, one.function): one for one in candidates if one.library}
-        if not functions or self._should_end():
-            return None
-        try:
-            counting = counter.count(pid, list(functions), self.duration_s * COUNTING, self._should_end)
-        except NotPossible as error:
-            return Counting({}, 0.0, ended=False, notes=[f"calls are not counted: {error}"])
-        except TraceeGone:
-            return Counting({}, 0.0, ended=True)
-        for frame, counted in counting.functions.items():
-            _take_counted(functions[frame], counted)
-        return counting
+    def _count(self, homes: Homes) -> "_Counts":
+        """In each process those that spend their time there, one process after the other."""
+        counts = _Counts()
+        native = {pid: {_frame(one): one for one in here if one.library} for pid, here in homes.items()}
+        todo = {pid: functions for pid, functions in native.items() if functions and not has_ended(pid)}
+        for pid, functions in todo.items():
+            if self._should_end():
+                break
+            try:
+                counting = counter.count(pid, list(functions), self.duration_s * COUNTING / len(todo), self._should_end)
+            except NotPossible as error:
+                counts.notes.append(f"calls are not counted: {error}")
+                continue
+            except TraceeGone:
+                continue
+            counts.note(counting)
+            for frame, counted in counting.functions.items():
+                _take_counted(functions[frame], counted)
+        return counts
 
     # try
 
-    def _try(self, pid: int, candidates: Sequence[Candidate], trials: Trials, deadline: float) -> bool:
+    def _try(self, main: int, homes: Homes, trials: Trials, deadline: float) -> bool:
         """Whether the program has ended meanwhile."""
+        where = [(pid, one) for pid, here in homes.items() for one in here]
+        where.sort(key=lambda item: -item[1].inclusive)
         # What is called now can be tried at once.
-        todo = sorted(candidates[:MOST_TRIED], key=lambda one: one.calls == 0)
-        for at, candidate in enumerate(todo):
-            if self.status is not None or has_ended(pid):
+        todo = sorted(where[:MOST_TRIED], key=lambda item: item[1].calls == 0)
+        for at, (pid, candidate) in enumerate(todo):
+            if self.status is not None or has_ended(main):
                 return True
             if self.wakeups.received:
                 break
+            if has_ended(pid):
+                continue
             left_s = (deadline - time.monotonic()) / (len(todo) - at)
-            self.status = trials.attempt(pid, candidate, max(left_s, LEAST_TRIAL_S))
+            status = trials.attempt(pid, candidate, max(left_s, LEAST_TRIAL_S))
+            self.status = status if pid == main else self.status
         return self.status is not None
 
     # judge
@@ -121,6 +134,30 @@ class Trace:
         verdict.judge(candidate, self.link, trip_s)
         if candidate.here_s and candidate.there_s is not None:
             candidate.gain = candidate.inclusive * (1 - candidate.there_s / candidate.here_s)
+
+
+@dataclass
+class _Counts:
+    """overhead: None when nothing was counted."""
+
+    overhead: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, counting: Counting) -> None:
+        self.overhead = max(self.overhead or 0.0, counting.overhead)
+        self.notes += counting.notes
+
+
+def _frame(candidate: Candidate) -> Frame:
+    return Frame(candidate.name, candidate.library, candidate.function)
+
+
+def _homes(candidates: Sequence[Candidate], sampled: Sampled) -> Homes:
+    """The candidates of each process: each belongs to that where it was met most."""
+    homes: Homes = {}
+    for one in candidates:
+        homes.setdefault(sampled.processes_of(_frame(one))[0], []).append(one)
+    return homes
 
 
 def _take_counted(candidate: Candidate, counted: Counted) -> None:
