@@ -126,14 +126,25 @@ def test_process_ends(way: str, build: Builder, work: Workplace) -> None:
     assert running.check_success()
 
 
+def test_process_is_killed_while_it_is_stopped(
+    hotspots: Callable[[str], Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of threads that are held is taken, so that who started the program can take its own."""
+    forbid_bpf(monkeypatch)
+    monkeypatch.setattr(sources, "_STOP_S", 0.0)
+    running = hotspots("signals")
+    found = sampler.sample([running.pid], None, FREQUENCY, later(lambda: os.kill(running.pid, 9), turns=20))
+    assert found.ended and running.wait() == 128 + signal.SIGKILL
+
+
 def test_process_execs(build: Builder, work: Workplace) -> None:
     """Another program's code is named by its own file from then on."""
     path = build("hotspots", library="hotspots")
-    running = work.popen(["/bin/sh", "-c", f"i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; exec {path} spin"])
-    found = sampler.sample([running.pid], None, FREQUENCY, lambda: bool(running.out.seen))
-    before = inclusive(found, OUTER.name)
-    after = inclusive(sampled(running.pid), OUTER.name)
-    assert before < 0.5 < after
+    go = work.folder / "go"
+    running = work.popen(["/bin/sh", "-c", f"while [ ! -e {go} ]; do :; done; exec {path} spin"])
+    found = sampler.sample([running.pid], 2 * ENOUGH_S, FREQUENCY, later(go.touch, turns=20))
+    names = {frame.name for stack in found.native for frame in stack}
+    assert OUTER.name in names and any(name.startswith(("dash:", "bash:", "sh:")) for name in names), names
 
 
 def test_traced_by_another(hotspots: Callable[[str], Running], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,16 +165,19 @@ def test_traced_by_another(hotspots: Callable[[str], Running], monkeypatch: pyte
     tracer.communicate()
 
 
-def test_signals_arrive_while_sampled(build: Builder, work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program full of timer signals gives its usual output when its threads are stopped for samples."""
+@pytest.mark.parametrize("stop_s", [sources._STOP_S, 0.0])
+def test_signals_arrive_while_sampled(
+    hotspots: Callable[[str], Running], monkeypatch: pytest.MonkeyPatch, stop_s: float
+) -> None:
+    """Stopping a thread for a sample loses none of the signals that come just then; nor if it does not stop in time."""
     forbid_bpf(monkeypatch)
-    monkeypatch.setattr(sources.Stops, "frequency", 200)
-    path = build("alarms", library="alarms")
-    whole = work.run_whole([path])
-    running = work.start([path])
-    sampler.sample([running.pid], None, FREQUENCY)
-    result = work.finish(running)
-    assert (result.exit, result.stdout) == (whole.exit, whole.stdout)
+    monkeypatch.setattr(sources, "_STOP_S", stop_s)
+    monkeypatch.setattr(sources.Stops, "frequency", 500)
+    running = hotspots("signals")
+    sampler.sample([running.pid], 3, FREQUENCY)
+    assert status(running.pid)["TracerPid"] == "0"
+    running.release()
+    assert running.check_success()
 
 
 def test_libcrypto_without_frame_pointers(work: Workplace) -> None:
@@ -230,7 +244,7 @@ def test_threads_and_exceptions_of_cpp(build: Builder, work: Workplace) -> None:
     """C++ in many threads: whole stacks."""
     found = sampled(work.start([build("throwing"), "for ever"]).pid)
     assert found.samples.not_unwound <= found.samples.taken // 20
-    assert inclusive(found, "throwing:passing_task") > 0.9
+    assert inclusive(found, "throwing:passing_task") > 0.5
     assert any(frame.name.startswith("libgcc_s.so.1:_Unwind") for stack in found.native for frame in stack)
 
 

@@ -3,9 +3,11 @@
 #include "target.h"
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define NTHREADS 1000
 #define LONG_ENOUGH 20000
@@ -20,6 +22,12 @@ static void *sleeper(void *argument)
 {
     for (;;)
         pause();
+    return argument;
+}
+
+static void *spinner(void *argument)
+{
+    spin_for_ever();
     return argument;
 }
 
@@ -43,6 +51,28 @@ static void *make_calls(void *argument)
     for (int n = 0; n < 30; n++)
         tail_task(3);
     return argument;
+}
+
+static volatile sig_atomic_t handled;
+
+static void handle(int number)
+{
+    handled += number != 0;
+}
+
+/* Each signal to a thread that runs all the time is waited for: one that is lost is missed at once. */
+static void signals(void)
+{
+    struct pollfd input = {.fd = 0, .events = POLLIN};
+    pthread_t thread;
+    CHECK(signal(SIGUSR1, handle) != SIG_ERR);
+    CHECK(!pthread_create(&thread, NULL, spinner, NULL));
+    for (sig_atomic_t sent = 1; poll(&input, 1, 0) == 0; sent++) {
+        time_t deadline = time(NULL) + 20;
+        CHECK(!pthread_kill(thread, SIGUSR1));
+        while (handled != sent)
+            CHECK(time(NULL) < deadline);
+    }
 }
 
 /* An indirect function's implementation, which has no name in a stripped libc. */
@@ -85,6 +115,8 @@ int main(int argc, char **argv)
     ready();
     if (!strcmp(mode, "jit"))
         jit();
+    if (!strcmp(mode, "signals"))
+        return signals(), success();
     if (!strcmp(mode, "calls"))
         return calls(), success();
     if (!strcmp(mode, "sizes"))

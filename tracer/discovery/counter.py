@@ -40,8 +40,10 @@ _OBSERVATION = struct.Struct(f"<3Q{_NVALUES}Q{_NVALUES}Q")
 _CALL = struct.Struct("<4Q")
 _PAIR, _U32, _U64 = struct.Struct("<2Q"), struct.Struct("<I"), struct.Struct("<Q")
 _KEPT, _MAX_SITES, _CALLERS = 48, 2048, 8
-# All are armed for so long first, to see which are too hot; then we look so often.
-_FIRST_S, _LOOK_S = 0.05, 0.1
+# All are armed for so long first, to see which are too hot; then for twice as long each time, up to this.
+_FIRST_S, _LOOK_S = 0.01, 0.1
+# While a thread is in probes it makes no calls: without them it would make so many times more, at most.
+_MOST_HINDERED = 20
 # A function that is too hot is armed for so long, as often as the budget allows.
 _MOMENT_S = 0.002
 _CALIBRATIONS = 1000
@@ -148,8 +150,9 @@ class _Links:
         self._sites: set[int] = set()
         self._links = counter.attach(counter.entry_fd, [one.entry for one in functions])
         self.arm_sites()
+        self.looked_at = time.monotonic()
         for one in functions:
-            one.armed_at = time.monotonic()
+            one.armed_at = self.looked_at
 
     def arm_sites(self) -> None:
         """Those that are not armed yet."""
@@ -342,15 +345,16 @@ def count(
     ended = False
     share = 0.0
     armed = _Links(counter, counter.functions)
+    pause_s = _FIRST_S
     try:
         deadline = time.monotonic() + duration_s
-        time.sleep(min(_FIRST_S, duration_s))
-        while time.monotonic() < deadline and not should_stop():
+        while (left_s := deadline - time.monotonic()) > 0 and not should_stop():
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, _LOOK_S)
             counter.check_program()
             armed = _adjust(counter, armed)
             share = counter.share()
             _watch_hot(counter, share)
-            time.sleep(min(_LOOK_S, max(deadline - time.monotonic(), 0)))
         counter.note_costs()
         share = counter.share()
     except TraceeGone as error:
@@ -368,7 +372,9 @@ def _adjust(counter: _Counter, armed: _Links) -> _Links:
     counter.find_sites()
     more = counter.note_costs()
     spent = sum(more[one.index] for one in armed.functions)
-    allowed = BUDGET * _LOOK_S
+    passed = time.monotonic() - armed.looked_at
+    armed.looked_at += passed
+    allowed = BUDGET * max(passed - spent, passed / _MOST_HINDERED)
     cool = sorted(armed.functions, key=lambda one: more[one.index])
     while spent > allowed and cool:
         hottest = cool.pop()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from radium.core.regs import NO_SYSCALL
 from radium.errors import RemoteFault, TraceeGone
 from radium.linux import ptrace, vm
-from radium.tracer.discovery.sources import record
+from radium.tracer.discovery.sources import look
 from radium.tracer.discovery.symbols import CodeMap
 from radium.tracer.discovery.unwinder import Unwinder
 from radium.tracer.stops import Threads
@@ -41,7 +41,7 @@ def _in_thread(pid: int, tid: int, entry: int, code: CodeMap, unwinder: Unwinder
     try:
         if ptrace.registers(tid).orig_rax != NO_SYSCALL:
             return None
-        one = record(pid, tid)
+        one = look(pid, tid)
     except TraceeGone:
         return None
     frames = unwinder.unwind(one.registers, one.stack)

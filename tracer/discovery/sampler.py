@@ -25,6 +25,8 @@ from radium.tracer.resolve import MappedObject
 _LOOK_MS = 50
 # Unwinders keep files open, some ten each: of so many processes at once.
 _MAX_OPEN = 32
+# Every thread says who its children are: with thousands of them we ask at longer intervals, so many times what it takes.
+_SEARCH_PAUSE = 20
 # So many Python processes are sampled by py-spy, one process each.
 _MAX_PYTHONS = 8
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -87,6 +89,7 @@ class Family:
 
     def __init__(self, pids: Sequence[int]) -> None:
         self.alive: set[int] = set()
+        self._next_search = 0.0
         self._before: dict[int, float] = {}
         self._now: dict[int, float] = {}
         for pid in pids:
@@ -105,21 +108,26 @@ class Family:
 
     def look(self) -> None:
         """Who is new, who has gone, and what they have run."""
+        began = time.monotonic()
+        is_search = began >= self._next_search
         todo = list(self.alive)
         for pid in todo:
             try:
-                todo += self._meet(pid)
+                self._meet(pid)
+                if is_search:
+                    todo += [child for child in procfs.children(pid) if child not in self._now]
             except TraceeGone:
                 self.alive.discard(pid)
+        if is_search:
+            self._next_search = began + _SEARCH_PAUSE * (time.monotonic() - began)
 
-    def _meet(self, pid: int) -> list[int]:
-        """Its children that are new to us. Raises TraceeGone."""
+    def _meet(self, pid: int) -> None:
+        """Raises TraceeGone."""
         fields = procfs.stat_fields(pid)
         self._now[pid] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S  # utime and stime, proc(5)
         if fields[0] in "ZX":
             raise TraceeGone("process has ended", where=f"pid {pid}")
         self.alive.add(pid)
-        return [child for child in procfs.children(pid) if child not in self._now]
 
 
 class _Tally:

@@ -27,8 +27,8 @@ _HEAD = struct.Struct(f"<IIQ{NREGISTERS}Q")
 _INITIAL_PIDS = 0xEFFFFFFC
 # One tick of the fallback stops so many threads at most: with more, each has its turn.
 _STOPS_AT_ONCE = 32
-# A thread that does not stop for so long sleeps where nothing wakes it (state D).
-_STOP_S = 0.05
+# A thread that does not stop for so long waits for a CPU, or in the kernel (state D): it is looked at later.
+_STOP_S, _LAST_S, _LOOK_S = 0.05, 5.0, 0.005
 _WALL = 0x40000000
 _WAIT_FOR = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL
 
@@ -137,6 +137,8 @@ class Stops:
         self._next = time.monotonic()
         self._turn = 0
         self._notes: dict[str, None] = {}
+        # Threads that have been seized and not let go again, and their processes.
+        self._held: dict[int, int] = {}
 
     def watch(self, pids: Set[int]) -> None:
         self._pids = set(pids)
@@ -146,6 +148,8 @@ class Stops:
         if time.monotonic() < self._next:
             return []
         self._next = time.monotonic() + 1 / self.frequency
+        for tid in list(self._held):
+            self._finish(tid, 0)
         return [record for pid in self._pids for record in self._sample(pid)]
 
     def cost_s(self) -> float:
@@ -155,12 +159,17 @@ class Stops:
         return list(self._notes)
 
     def close(self) -> None:
-        """Nothing is held between two ticks."""
+        """What does not stop even now, in a call into the kernel that nothing interrupts, goes on when radium ends."""
+        deadline = time.monotonic() + _LAST_S
+        while self._held and time.monotonic() < deadline:
+            # In turn: the first thread of a process has ended only when all others have.
+            for tid in list(self._held):
+                self._finish(tid, _LOOK_S)
 
     def _sample(self, pid: int) -> Iterator[Record]:
         with suppress(TraceeGone):
             tracer = int(procfs.status(pid)["TracerPid"])
-            if tracer:
+            if tracer not in (0, os.getpid()):
                 self._notes[f"pid {pid} is traced by process {tracer}: it cannot be sampled"] = None
                 return
             for tid in self._running(pid):
@@ -173,40 +182,52 @@ class Stops:
         start = self._turn % len(tids)
         turn = (tids[start:] + tids[:start])[:_STOPS_AT_ONCE]
         self._turn += len(turn)
-        return [tid for tid in turn if _is_running(pid, tid)]
+        return [tid for tid in turn if tid not in self._held and _state(pid, tid) == "R"]
 
     def _stop(self, pid: int, tid: int) -> Record | None:
         before = time.monotonic()
         try:
             ptrace.seize(tid, 0)
+            self._held[tid] = pid
+            ptrace.interrupt(tid)
         except OSError as error:
             self._notes[f"pid {pid} cannot be traced ({os.strerror(error.errno or 0)}): it cannot be sampled"] = None
             return None
         except TraceeGone:
+            pass  # what is left of a thread that is held is found by `_finish`
+        record = self._finish(tid, _STOP_S)
+        self._cost_s += time.monotonic() - before
+        return record
+
+    def _finish(self, tid: int, timeout_s: float) -> Record | None:
+        """Waits for the thread to stop, looks at it, and lets it go; if it does not stop in time it is held until then."""
+        pid, record = self._held.get(tid), None
+        if pid is None:
             return None
-        signal_number = 0
         try:
-            ptrace.interrupt(tid)
-            stop = _wait_for_stop(tid)
-            if stop is None:
+            found = _wait(tid, timeout_s)
+            if _state(pid, tid) == "t":
+                record = _look_and_let_go(pid, tid)
+            elif found is None:
                 return None
-            signal_number = stop
-            return record(pid, tid)
+            else:
+                _bury(pid, tid)
         except TraceeGone:
-            return None
-        finally:
-            with suppress(TraceeGone):
-                ptrace.detach(tid, signal_number)
-            self._cost_s += time.monotonic() - before
+            return None  # killed in its stop: it has to be buried yet
+        except ChildProcessError:
+            pass  # it is no tracee of ours any more
+        del self._held[tid]
+        return record
 
 
-def _is_running(pid: int, tid: int) -> bool:
+def _state(pid: int, tid: int) -> str:
+    """As proc(5) has it: R runs, t is stopped for its tracer; empty for one that has gone."""
     with suppress(TraceeGone):
-        return procfs.read(pid, f"task/{tid}/stat").rpartition(b")")[2].split()[0] == b"R"
-    return False
+        return procfs.read(pid, f"task/{tid}/stat").rpartition(b")")[2].split()[0].decode()
+    return ""
 
 
-def record(pid: int, tid: int) -> Record:
+def look(pid: int, tid: int) -> Record:
     """Of a thread that is stopped. Raises TraceeGone."""
     regs = ptrace.registers(tid)
     numbered = [
@@ -223,20 +244,36 @@ def _copy_stack(pid: int, start: int) -> bytes:
     return b""
 
 
-def _wait_for_stop(tid: int) -> int | None:
-    """The signal that the thread was about to get (0: none); None if it has ended, which is left for others to see."""
-    deadline = time.monotonic() + _STOP_S
+def _wait(tid: int, timeout_s: float) -> os.waitid_result | None:
+    """What became of the thread, which is left to be waited for; None if nothing has yet. Raises ChildProcessError."""
+    deadline = time.monotonic() + timeout_s
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
-        while (found := os.waitid(os.P_PID, tid, _WAIT_FOR)) is None:
-            if not signal.sigtimedwait({signal.SIGCHLD}, max(deadline - time.monotonic(), 0)):
-                return None
+        while (found := os.waitid(os.P_PID, tid, _WAIT_FOR)) is None and time.monotonic() < deadline:
+            # Another thread of ours may get the signal instead: so we look from time to time.
+            signal.sigtimedwait({signal.SIGCHLD}, min(max(deadline - time.monotonic(), 0), _LOOK_S))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if found.si_code != os.CLD_TRAPPED:
-        return None
-    _, status = os.waitpid(tid, _WALL)
-    return 0 if status >> 16 == ptrace.EVENT_STOP else os.WSTOPSIG(status)
+    return found
+
+
+def _look_and_let_go(pid: int, tid: int) -> Record | None:
+    """Of a thread that has stopped; a signal that it was about to get it gets.
+
+    Who started the program may have taken the wait status before us, so the kernel is asked what the stop is.
+    """
+    os.waitpid(tid, os.WNOHANG | _WALL)
+    number, code, _ = ptrace.signal_info(tid)
+    try:
+        return look(pid, tid)
+    finally:
+        ptrace.detach(tid, 0 if code >> 8 == ptrace.EVENT_STOP else number)
+
+
+def _bury(pid: int, tid: int) -> None:
+    """A tracer must take the end of a thread before others can; that of our own child is for who started it."""
+    if tid != pid or int(procfs.status(pid)["PPid"]) != os.getpid():
+        os.waitpid(tid, os.WNOHANG | _WALL)
 
 
 def _u32(value: int) -> bytes:
