@@ -31,6 +31,12 @@ def calls(build: Builder, work: Workplace) -> Running:
     return work.start([build("hotspots", library="hotspots"), "calls"])
 
 
+@pytest.fixture
+def nothing_too_hot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call is counted, whatever that costs."""
+    monkeypatch.setattr(counter, "BUDGET", float("inf"))
+
+
 def counted(running: Running, *frames: Frame) -> counter.Counting:
     """From before the calls, which it is told to make, to behind them; the places of return are known after the first."""
     turns = 0
@@ -45,9 +51,9 @@ def counted(running: Running, *frames: Frame) -> counter.Counting:
     return counter.count(running.pid, frames, LONG_S, should_stop)
 
 
-def test_each_call_once(calls: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("nothing_too_hot")
+def test_each_call_once(calls: Running) -> None:
     """Outermost calls, all entries, threads, callers: of both threads, with recursion and tail calls."""
-    monkeypatch.setattr(counter, "BUDGET", float("inf"))  # nothing is too hot
     found = counted(calls, SIZED, RECURSIVE, TAIL)
     sized, recursive, tail = (found.functions[frame] for frame in (SIZED, RECURSIVE, TAIL))
     assert (sized.calls, sized.entries, sized.threads) == (200, 200, 2)
@@ -88,6 +94,7 @@ def test_arguments(build: Builder, work: Workplace) -> None:
         seen[0]["n"][100]  # type: ignore[index]
 
 
+@pytest.mark.usefixtures("nothing_too_hot")
 @pytest.mark.parametrize("frames", [("throwing_task",), ("passing_task",), ("throwing_task", "passing_task")])
 def test_exceptions_pass(build: Builder, work: Workplace, frames: tuple[str, ...]) -> None:
     """A C++ exception passes functions that are counted, and later calls are counted rightly."""
@@ -169,10 +176,10 @@ def test_code_is_as_before(build: Builder, work: Workplace) -> None:
     assert running.alive
 
 
+@pytest.mark.usefixtures("nothing_too_hot")
 def test_kernel_without_uprobe_multi(calls: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """There each probe is a perf event; all threads are seen all the same."""
     monkeypatch.setattr(links, "has_uprobe_multi", lambda: False)
-    monkeypatch.setattr(counter, "BUDGET", float("inf"))
     one = counted(calls, SIZED).functions[SIZED]
     assert (one.calls, one.threads) == (200, 2)
 
