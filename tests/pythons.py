@@ -64,9 +64,8 @@ def parameters() -> list[Any]:
     of_here = [python for python in natives() if python.version]
     found = [parameter(python) for python in of_debian]
     for python in of_here:
-        # Another build of a version that is tested anyway.
-        is_spare = python.name.startswith("pyenv") and python.version in [other.version for other in of_debian]
-        found.append(parameter(python, *([pytest.mark.slow] if is_spare else [])))
+        # Debian's are the oldest and the newest, and those of this machine.
+        found.append(parameter(python, *([pytest.mark.slow] if python.name.startswith("pyenv") else [])))
     for version in VERSIONS:
         if version not in [python.version for python in [*of_debian, *of_here]]:
             text = ".".join(map(str, version))

@@ -47,7 +47,6 @@ class Job:
         self.common = Common(profiles, report, self._say_once, wakeups, options, guards)
         self.main: Process | None = None
         self.update: Callable[[], None] = lambda: None
-        self.on_attached: Callable[[Process], None] = lambda process: None  # all its threads are stopped
         self._poll = select.poll()
         self._poll.register(wakeups.fd, select.POLLIN)
         self._next_turn = self._next_search = 0.0
@@ -92,7 +91,6 @@ class Job:
             if main.threads.is_over:
                 return
             main.enter()
-            self.on_attached(main)
         except GONE:
             return
         finally:

@@ -253,6 +253,7 @@ class Process:
                 self.tracee.breakpoints.arm([point.address], mappings)
         split.report.trap_reason = refused.get(point.address) or self.uprobes.reasons[point.address]
         if not refused:
+            self.uprobes.let_past()
             split.report.trap = "uprobe"
             self.common.guards.count_into(split.report)
         self.threads.resume_all()

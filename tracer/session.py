@@ -241,21 +241,29 @@ class Session:
         self._open.add(call)
         self._leave(call)
 
-    def begin_inside(self, tid: int, split: Split, rsp: int, back: int) -> None:
-        """A call that has begun before we came leaves from where it is, in no system call. All threads are stopped.
+    def begin_inside(self, tid: int, split: Split, rsp: int, back: int) -> bool:
+        """A call that has begun before we came leaves from where it is, if it can now. All threads are stopped.
 
         rsp: the stack pointer as it was at the entry; back: the return address.
         """
-        point = self.tracee.breakpoints.at(split.point.address)
-        assert point is not None
-        if self._why_stay():
-            return
+        point, regs = self.tracee.breakpoints.at(split.point.address), ptrace.registers(tid)
+        if point is None or self._why_stay() or not self._is_between_instructions(tid, regs):
+            return False
         frame = wire.Frame(back, rsp, self.leaving.set_ip, list(self.leaving.longjmps))
-        regs, thread = ptrace.registers(tid), self.tracee.threads.threads[tid]
+        thread = self.tracee.threads.threads[tid]
         call = Call(thread, split, point, frame, regs, ptrace.xstate(tid), [], time.monotonic())
         call.verifies = self.verifier.chooses(split)
         self._open.add(call)
         self._leave(call)
+        return True
+
+    def _is_between_instructions(self, tid: int, regs: Registers) -> bool:
+        """Whether a stopped thread is in the middle of nothing but the program's own code, and nothing is to be done for it."""
+        threads = self.tracee.threads
+        is_ours = any(start <= regs.rip < end for start, end in self.tracee.breakpoints.reserved)
+        is_pending = any(stop.tid == tid for stop in threads.pending)
+        at_trap = self.tracee.breakpoints.at(regs.rip) is not None
+        return threads.threads[tid].is_free and regs.orig_rax == NO_SYSCALL and not (is_ours or is_pending or at_trap)
 
     def _is_there(self, tid: int) -> bool:
         return tid in self.tracee.threads.threads and not self.tracee.threads.is_over

@@ -414,6 +414,14 @@ class Uprobes:
             self._by_place.pop(point.first.address, None)
         self.breakpoints.forget([point.entry for point in linked.points])
 
+    def let_past(self) -> None:
+        """Threads between an entry and its uprobe were decided at a breakpoint that was there: they go on behind it."""
+        for tid in self.threads.threads:
+            regs = ptrace.registers(tid)
+            point = self._by_place.get(regs.rip)
+            if point is not None and regs.rip != point.entry:
+                self.breakpoints.pass_locally(tid, point, regs)
+
     def forget(self, entries: Sequence[int]) -> None:
         """These went with the library that they were in, and all others that it had with the same guard."""
         gone = set(entries)

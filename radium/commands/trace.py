@@ -54,8 +54,9 @@ def run(args: argparse.Namespace) -> int:
     wakeups = Wakeups()
     endpoints = [split_endpoint(text, "--acceptor") for text in args.acceptor]
     acceptors = Acceptors(endpoints, read_token(args.token_file) or "", console.event)
-    trace = Trace(acceptors, wakeups, _link(args, acceptors), args.duration)
+    tried = link.measure(acceptors)
     acceptors.close()
+    trace = Trace(acceptors, wakeups, tried, _reckoned(args, tried), args.duration)
     if args.pid is not None:
         found = trace.find(args.pid, procfs.command_line(args.pid))
         _tell(args, found, pid=args.pid)
@@ -82,6 +83,9 @@ def _check(args: argparse.Namespace, command: list[str]) -> None:
         raise UsageError("one program is to be traced", advice="give either --pid PID or -- PROGRAM ARGS...")
     if command and shutil.which(command[0]) is None:
         raise UsageError(f"{command[0]}: there is no such program", advice="give a path, or a name that PATH finds")
+    for text, parse in ((args.rtt, link.parse_rtt), (args.bandwidth, link.parse_bandwidth)):
+        if text is not None:
+            parse(text)
     if not 0 < args.duration < 1e6:
         raise UsageError(f"--duration {args.duration:g} is not a time", advice="give seconds, more than 0")
     for path in filter(None, (args.profile, args.json, args.html)):
@@ -90,14 +94,13 @@ def _check(args: argparse.Namespace, command: list[str]) -> None:
             raise JobFailed(f"{path} cannot be written", advice="give a path in a folder that is there and writable")
 
 
-def _link(args: argparse.Namespace, acceptors: Acceptors) -> Link:
-    """As measured, but for what is given."""
-    rtt_s = link.parse_rtt(args.rtt) if args.rtt else 0.0
-    bytes_per_s = link.parse_bandwidth(args.bandwidth) if args.bandwidth else 0.0
-    measured = link.measure(acceptors)
-    if not rtt_s and not bytes_per_s:
+def _reckoned(args: argparse.Namespace, measured: Link) -> Link:
+    """The link as measured, but for what is given."""
+    if not args.rtt and not args.bandwidth:
         return measured
-    return Link(measured.acceptor, rtt_s or measured.rtt_s, bytes_per_s or measured.bytes_per_s, "given")
+    rtt_s = link.parse_rtt(args.rtt) if args.rtt else measured.rtt_s
+    bytes_per_s = link.parse_bandwidth(args.bandwidth) if args.bandwidth else measured.bytes_per_s
+    return Link(measured.acceptor, rtt_s, bytes_per_s, "given")
 
 
 def _tell(args: argparse.Namespace, found: Findings, pid: int | None) -> None:

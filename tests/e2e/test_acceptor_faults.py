@@ -192,7 +192,7 @@ def test_connections_end_under_load(target, work, profile, acceptor, proxied):
     assert finish(target, session)["splits"][0]["calls"]["remote"] > 0
 
 
-@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("direction", ["up", pytest.param("down", marks=pytest.mark.slow)])
 def test_connection_stalls(build, work, profile, proxied, direction):
     """A wire that goes dead without closing is noticed by its silence."""
     program = [build("threads", library="work"), "counters", 4]

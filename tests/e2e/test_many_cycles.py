@@ -75,6 +75,7 @@ def profiles(tmp_path):
     return itertools.cycle(paths)
 
 
+@pytest.mark.slow
 def test_cycles(crowd, work, acceptor, profiles):
     """Some cycles."""
     check_cycles(work, crowd, profiles, acceptor, 4)

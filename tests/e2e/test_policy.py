@@ -45,6 +45,7 @@ def crossing(home: dict[int, float], away: dict[int, float]) -> float:
     return float(size * (next_size / size) ** (loses / (loses - wins)))
 
 
+@pytest.mark.slow
 def test_break_even(build, work, auto, profile, link):
     """Where the best side flips with size, the size at which it does is found within a factor of two.
 
@@ -87,7 +88,7 @@ def test_threads_and_children_rest(build, work, auto):
     assert len(split.report["processes"]) == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_left_while_at_rest(build, work, auto, number):
     """A program that is left while a trap is lifted, or just armed, has its own code, and goes on."""
     program = work.start([build("sizes", library="sizes"), "crowd", 4])

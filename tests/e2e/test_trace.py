@@ -53,7 +53,7 @@ def check_program(work: Workplace, name: str, size: float, duration_s: float) ->
 @pytest.mark.parametrize("name", ["openssl", "gzip"])
 def test_stock_program(work, name):
     """One call that takes all the time, tried in its middle; and a program that exports nothing."""
-    check_program(work, name, 0.7, 4)
+    check_program(work, name, 1.0, 3)
 
 
 @pytest.mark.slow
@@ -95,6 +95,7 @@ def test_python_functions(work):
     assert any(one.startswith("python:sklearn.ensemble._gb:") for one in names(found)), names(found)
 
 
+@pytest.mark.slow
 def test_given_link(work, products):
     """A link that is given is reckoned with: over a slow one, nothing gains."""
     _, found = trace(work, "--pid", products.pid, "--duration", 4, "--rtt", "100ms", "--bandwidth", "10Mbit")
@@ -132,15 +133,22 @@ EVENTS = {
 @pytest.mark.parametrize("event", EVENTS)
 def test_radium_killed(work, products, event):
     """kill -9 in any step of a trace leaves the program as it was: its code, and it goes on."""
-    poll_until(lambda: "openblas" in Path(f"/proc/{products.pid}/maps").read_text(), "its library")
-    before = Snapshot.of(products.pid, "openblas").code
+    poll_until(lambda: _openblas(products.pid), "its library")
+    library = _openblas(products.pid)
+    before = Snapshot.of(products.pid, library).code
     running = work.popen(radium_argv("trace", "--pid", products.pid, "--duration", 4), pass_stdin=False)
     poll_until(lambda: EVENTS[event](running.pid, products.pid), event)
     running.kill(signal.SIGKILL)
     running.wait()
-    poll_until(lambda: Snapshot.of(products.pid, "openblas").code == before, "the code is as it was")
+    poll_until(lambda: Snapshot.of(products.pid, library).code == before, "the code is as it was")
     poll_until(lambda: status(products.pid)["TracerPid"] == "0", "nobody traces it")
     assert products.alive
+
+
+def _openblas(pid: int) -> str:
+    """The name of the library that NumPy computes with; empty as long as it is not mapped."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return next((line.rpartition("/")[2] for line in maps.splitlines() if "openblas" in line and "r-xp" in line), "")
 
 
 def _files(pid: int) -> str:
@@ -153,12 +161,13 @@ DEGRADED = {
 }
 
 
-@pytest.mark.parametrize("what", DEGRADED)
+@pytest.mark.parametrize("what", ["no bcc", pytest.param("no privilege", marks=pytest.mark.slow)])
 def test_without_bpf(work, products, what):
     """Without BPF stacks are sampled by ptrace and calls are not counted, each with a line; the function is found and tried."""
     script, why = DEGRADED[what]
     found = work.folder / "found.json"
-    radium = radium_argv("trace", "--pid", products.pid, "--duration", 6, "--json", found)
+    radium = radium_argv("trace", "--duration", 6, "--json", found, "--", *products.argv[:-1], 400)
+    products.kill()
     result = work.run_whole(["unshare", "-m", "sh", "-c", script, "sh", *radium], 4 * DEADLINE_S)
     assert result.exit == 0, result.stderr
     content = json.loads(found.read_text())
@@ -174,6 +183,7 @@ def test_short_program(work):
     assert found["candidates"] == [] and "nothing to split" in result.stderr and result.stdout == ""
 
 
+@pytest.mark.slow
 def test_program_that_executes_another(work):
     """What is executed while it is watched is watched on."""
     command = PROGRAMS["openssl"].command(work.folder, 0.5)

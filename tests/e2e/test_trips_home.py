@@ -240,7 +240,7 @@ def test_unwinding_under_faults(build, faults, mode):
 # -- recalls, and calls that chat --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "another"])
+@pytest.mark.parametrize("is_alone", [pytest.param(True, marks=pytest.mark.slow), False], ids=["alone", "another"])
 def test_acceptor_drains_in_a_long_call(build, work, profile, acceptor, is_alone):
     """A call that lasts longer than its acceptor waits comes home with what it has done, and goes on with another one."""
     another = None if is_alone else work.serve()

@@ -265,7 +265,7 @@ def test_acceptor_killed(target, work, profile, acceptor):
 
 
 @pytest.mark.parametrize("nbytes", [200, 3000, 20_000])
-@pytest.mark.parametrize("act", ["cut", "stall"])
+@pytest.mark.parametrize("act", ["cut", pytest.param("stall", marks=pytest.mark.slow)])
 def test_wire_cut(target, work, profile, acceptor, act, nbytes):
     """The wire is cut, or falls silent, in the middle of an answer that is to be compared."""
     proxy = Proxy(acceptor.address, [("down", nbytes, act)])

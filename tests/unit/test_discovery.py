@@ -85,27 +85,31 @@ def test_nothing_breaks_even():
         (HERE, trial(syscalls={"write": 40.0}), ("no", "system calls")),
         (HERE, trial(equal=False), ("no", "its results differ there")),
         (FAR, trial(mirror_s=0.05), ("ready", "faster there")),
-        (FAR, trial(mirror_s=0.099), ("not yet", "needs an acceptor 1.03 x as fast")),
-        (FAR, trial(mirror_s=0.05, bytes_out=1e8), ("no", "too short")),
+        (FAR, trial(mirror_s=0.099, way_s=0.01), ("not yet", "needs an acceptor 1.11 x as fast")),
+        (FAR, trial(mirror_s=0.05, way_s=1.0), ("no", "too short")),
         (HERE, None, ("not yet", "not called while it was watched")),
     ],
 )
 def test_verdicts(where, trial_, expected):
     one = candidate(trial=trial_, here_s=trial_ and trial_.here_s)
-    verdict.judge(one, where, trip_s=0.001)
+    verdict.judge(one, verdict.Way(where, where, 0.001))
     assert (one.verdict, one.reason) == expected
 
 
 def test_the_link_is_part_of_the_prediction():
-    near, far = (verdict.costs(trial(), 0.1, way, 0.001) for way in (HERE, FAR))
+    near, far = (verdict.costs(trial(), 0.1, verdict.Way(link, HERE, 0.001)) for link in (HERE, FAR))
     assert near.there_s == pytest.approx(0.101)
-    assert far.there_s == pytest.approx(0.101 + 1e-3 + 6e4 / 1e8)
+    assert far.there_s == pytest.approx(0.101 + 1e-3 - 4e-5 + 6e4 / 1e8 - 6e4 / 2.5e9)
+    slow = verdict.Way(Link("private", 0.1, 1e6, "given"), HERE, 0.001)
+    one = candidate(trial=trial(), here_s=0.1)
+    verdict.judge(one, slow)
+    assert (one.verdict, one.reason) == ("no", "too short")
 
 
 def test_a_guard_where_large_calls_win():
     sizes = [Sized(n, 1e-9 * n**2, 0) for n in (1000, 2000, 4000, 8000, 16000)]
     one = candidate(trial=trial(here_s=0.01, mirror_s=0.01, way_s=0.001), here_s=0.01, size="n", sizes=sizes)
-    verdict.judge(one, HERE, trip_s=0.001)
+    verdict.judge(one, verdict.Way(HERE, HERE, 0.001))
     # The way is light from 10 ms on: n = sqrt(1e7).
     assert one.verdict == "with guard" and one.break_even == pytest.approx(math.sqrt(1e7), rel=0.02)
     assert one.guard == "n >= 4000"
@@ -114,7 +118,7 @@ def test_a_guard_where_large_calls_win():
 def test_no_guard_where_all_win():
     sizes = [Sized(n, 1e-6 * n**2, 0) for n in (1000, 2000, 4000)]
     one = candidate(trial=trial(here_s=1.0, mirror_s=1.0), here_s=4.0, size="n", sizes=sizes)
-    verdict.judge(one, HERE, trip_s=0.001)
+    verdict.judge(one, verdict.Way(HERE, HERE, 0.001))
     assert (one.verdict, one.guard) == ("ready", "")
 
 
@@ -182,9 +186,10 @@ def test_workers_of_a_library_are_no_entries():
     found = proposed([
         (stack("app:main", "libblas.so:dgemm!", "libblas.so:worker", "libblas.so:kernel!"), 50),
         (stack("libc.so.6:start_thread", "libblas.so:worker", "libblas.so:kernel!"), 40),
-        (stack("app:main", "plugin.so:static", "plugin.so:work!"), 10),
+        (stack("[unknown]", "libblas.so:inner!", "libblas.so:kernel!"), 2),
+        (stack("app:main", "plugin.so:static", "plugin.so:work!"), 8),
     ])  # fmt: skip
-    assert found == {"libblas.so:dgemm": 0.5, "plugin.so:work": 0.1}
+    assert found == {"libblas.so:dgemm": 0.5, "plugin.so:work": 0.08}
 
 
 def test_python_functions_stand_beside_those_that_the_interpreter_calls():

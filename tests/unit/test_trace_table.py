@@ -66,7 +66,7 @@ def test_next_step():
     found = findings()
     attach = "next: radium attach --pid 4711 --split 'my split.toml' --acceptor 10.0.0.2:7000"
     assert table.advice(found, "my split.toml", 4711) == attach
-    found.link.origin = "this machine"
+    found.link.acceptor, found.link.origin = "private", "this machine"
     assert table.advice(found, "s.toml", None) == "next: radium run --split s.toml -- python3 study.py --rounds 12"
     assert "-o FILE.toml" in table.advice(found, None, 4711)
 

@@ -45,6 +45,8 @@ def _in_thread(pid: int, tid: int, entry: int, code: CodeMap, unwinder: Unwinder
     except TraceeGone:
         return None
     frames = unwinder.unwind(one.registers, one.stack)
+    if not frames.exact:
+        return None
     for at in reversed(range(len(frames.addresses) - 1)):
         place = code.exported(code.frame_at(frames.addresses[at]))
         if place is not None and place.address == entry:

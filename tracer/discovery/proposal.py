@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from radium.tracer.discovery.findings import Candidate
-from radium.tracer.discovery.symbols import Frame, Stack
+from radium.tracer.discovery.symbols import UNKNOWN, Frame, Stack
 
 # Of the samples, the least that is worth a look; and so many functions of each kind are looked at.
 LEAST_SHARE, MOST = 0.03, 12
@@ -66,12 +66,12 @@ def _entries(stacks: Mapping[Stack, int], unit_of: Callable[[Frame], str]) -> li
 
 
 def _first_of_units(stack: Stack, unit_of: Callable[[Frame], str]) -> dict[str, tuple[Frame, bool]]:
-    """The outermost frame of each unit that can be split, and whether the unit is entered by it."""
+    """The outermost frame of each unit that can be split, and whether the unit is entered by it, as far as is known."""
     first: dict[str, tuple[Frame, bool]] = {}
-    for caller, frame in zip((None, *stack), stack, strict=False):
+    for caller, frame in zip((UNKNOWN, *stack), stack, strict=False):
         unit = unit_of(frame)
         if unit and unit not in first:
-            first[unit] = frame, caller is None or _owner(caller) != _owner(frame)
+            first[unit] = frame, caller != UNKNOWN and _owner(caller) != _owner(frame)
     return first
 
 

@@ -238,10 +238,14 @@ def look(pid: int, tid: int) -> Record:
 
 
 def _copy_stack(pid: int, start: int) -> bytes:
-    for nbytes in (STACK_NBYTES, PAGE_SIZE - start % PAGE_SIZE):
-        with suppress(RemoteFault):
-            return vm.read(pid, start, nbytes)
-    return b""
+    """From there on up to the end of what is mapped, page by page: nobody knows how much there is."""
+    copy, at = b"", start
+    with suppress(RemoteFault):
+        while len(copy) < STACK_NBYTES:
+            nbytes = PAGE_SIZE - at % PAGE_SIZE
+            copy += vm.read(pid, at, nbytes)
+            at += nbytes
+    return copy
 
 
 def _wait(tid: int, timeout_s: float) -> os.waitid_result | None:

@@ -37,13 +37,20 @@ def advice(findings: Findings, profile: str | None, pid: int | None) -> str:
     if not findings.best() and not findings.possible():
         return f"nothing to split: {why_nothing(findings)}"
     if not findings.best():
-        return f"nothing gains yet: {why_nothing(findings)}"
+        then = f"; with a faster acceptor: {_command(findings, profile, pid, 'HOST:PORT')}" if profile else ""
+        return f"nothing gains yet: {why_nothing(findings)}{then}"
     if profile is None:
         return "next: give -o FILE.toml for a profile of what is ready"
-    where = [] if findings.link.origin == "this machine" else ["--acceptor", findings.link.acceptor]
+    acceptor = "" if findings.link.acceptor == "private" else findings.link.acceptor
+    return f"next: {_command(findings, profile, pid, acceptor)}"
+
+
+def _command(findings: Findings, profile: str, pid: int | None, acceptor: str) -> str:
+    """That splits it. acceptor: "" for a private one."""
+    where = ["--acceptor", acceptor] if acceptor else []
     if pid is not None:
-        return f"next: {shlex.join(['radium', 'attach', '--pid', str(pid), '--split', profile, *where])}"
-    return f"next: {shlex.join(['radium', 'run', '--split', profile, *where, '--', *findings.program])}"
+        return shlex.join(["radium", "attach", "--pid", str(pid), "--split", profile, *where])
+    return shlex.join(["radium", "run", "--split", profile, *where, "--", *findings.program])
 
 
 def why_nothing(findings: Findings) -> str:

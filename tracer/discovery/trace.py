@@ -40,10 +40,12 @@ Homes = dict[int, list[Candidate]]
 
 @dataclass
 class Trace:
-    """wakeups: what ends a trace early. link: of `acceptors`, where calls are tried; duration_s: in all."""
+    """wakeups: what ends a trace early. tried: the link to `acceptors`, where calls are tried; link: the one that is reckoned
+    with; duration_s: in all."""
 
     acceptors: Acceptors
     wakeups: Wakeups
+    tried: Link
     link: Link
     duration_s: float
 
@@ -131,7 +133,7 @@ class Trace:
         if ended and candidate.trial is None:
             candidate.verdict, candidate.reason = "not yet", "the program ended before it could be tried"
             return
-        verdict.judge(candidate, self.link, trip_s)
+        verdict.judge(candidate, verdict.Way(self.link, self.tried, trip_s))
         if candidate.here_s and candidate.there_s is not None:
             candidate.gain = candidate.inclusive * (1 - candidate.there_s / candidate.here_s)
 

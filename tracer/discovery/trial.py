@@ -4,6 +4,7 @@ Each candidate has a job of its own: attached for as long as its calls take, and
 and does not return is tried from where it is.
 """
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
@@ -19,6 +20,7 @@ from radium.tracer.discovery import frames
 from radium.tracer.discovery.findings import Candidate, Trial
 from radium.tracer.job import Job, Options
 from radium.tracer.process import Process
+from radium.tracer.session import Session
 from radium.tracer.verify import THREADS
 from radium.tracer.verify import Trial as Tried
 from radium.tracer.wakeups import Wakeups
@@ -27,6 +29,10 @@ from radium.tracer.wakeups import Wakeups
 NCALLS = 3
 # A call is away for so long at most: meanwhile the tracee stands.
 LONGEST_CALL_S = 2.0
+# How often a function that is called by nobody is looked for among the frames of all threads.
+LOOK_S = 0.1
+# So long one is waited for that may be called, or not: its calls were not counted.
+UNKNOWN_S = 1.0
 
 
 class Trials:
@@ -53,8 +59,8 @@ class Trials:
 
         job = self._job(candidate, limit_s)
         job.common.on_verified = note
-        if not candidate.calls:
-            job.on_attached = _begin_inside
+        if candidate.calls == 0 or (candidate.calls is None and candidate.library):
+            job.update = _Inside(job, 0.0 if candidate.calls == 0 else UNKNOWN_S).look
         try:
             job.attach(pid)
         except RadiumError as error:
@@ -81,14 +87,31 @@ class Trials:
         self.trip_s = min(self.trip_s, least) if self.trip_s else least
 
 
-def _begin_inside(process: Process) -> None:
-    """A thread that is in the function already is tried from where it is. All threads are stopped."""
-    assert process.session is not None
-    for entry, split in process.splits.items():
-        inside = frames.find(process.threads, entry)
-        if inside is not None:
-            process.session.begin_inside(inside.tid, split, inside.rsp, inside.back)
+class _Inside:
+    """Looks for a thread that is in the function already, until there is one; its call is tried from where it is."""
+
+    def __init__(self, job: Job, after_s: float) -> None:
+        self._job = job
+        self._next_look: float | None = time.monotonic() + after_s
+
+    def look(self) -> None:
+        process, now = self._job.main, time.monotonic()
+        if process is None or process.session is None or self._next_look is None or now < self._next_look:
             return
+        self._next_look = now + LOOK_S
+        process.threads.stop_all()
+        if not process.threads.is_over and self._begin(process, process.session):
+            self._next_look = None
+        elif not process.session.stands:
+            process.threads.resume_all()
+
+    def _begin(self, process: Process, session: Session) -> bool:
+        """All threads are stopped. Whether a call has left."""
+        for entry, split in process.splits.items():
+            inside = frames.find(process.threads, entry)
+            if inside is not None:
+                return session.begin_inside(inside.tid, split, inside.rsp, inside.back)
+        return False
 
 
 def _profile(candidate: Candidate) -> str:

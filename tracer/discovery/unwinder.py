@@ -10,7 +10,7 @@ Sources: elfutils/libdwfl.h; psABI for AMD64, figure 3.36 (numbers of the regist
 import ctypes
 import os
 import struct
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -73,7 +73,7 @@ class Vdso(NamedTuple):
 
 class Frames(NamedTuple):
     """addresses: innermost first, each inside of the instruction that runs or that made the call. pointers: the stack
-    pointer in each frame, where the call that it is in has returned.
+    pointer in each frame, where the call that it is in has returned. exact: by tables alone.
 
     whole: up to where the thread began; else the tables, or the copy of the stack, ended before.
     """
@@ -81,6 +81,7 @@ class Frames(NamedTuple):
     addresses: tuple[int, ...]
     pointers: tuple[int, ...]
     whole: bool
+    exact: bool = True
 
 
 class Unwinder:
@@ -120,23 +121,29 @@ class Unwinder:
         """registers: NREGISTERS, as DWARF numbers them; stack: the bytes from the stack pointer on.
 
         Assembler code often has no tables, and runs most of the time in some libraries (OpenBLAS): if the innermost
-        function has none, the first word of the stack is taken for its return address from which a whole way leads on.
+        function has none, the first word of the stack is taken for its return address that lies in the same file and from
+        which a whole way leads on. Others are left alone: stacks are full of old ones.
         """
         self._stack, self._stack_at = stack, registers[RSP]
         frames = self._walk(registers)
         if frames.whole or len(frames.addresses) != 1:
             return frames
-        for at, word in enumerate(struct.unpack_from(f"<{len(stack) // 8}Q", stack)):
-            if PAGE_SIZE < word < USER_END and self._is_behind_call(word):
-                above = list(registers)
-                above[RIP], above[RSP] = word, registers[RSP] + 8 * (at + 1)
-                further = self._walk(above)
-                if further.whole:
-                    # As a return address it lies in the call before it.
-                    return Frames(
-                        (frames.addresses[0], word - 1, *further.addresses[1:]), (*frames.pointers, *further.pointers), True
-                    )
+        for at, word in self._return_addresses(frames.addresses[0], stack):
+            above = list(registers)
+            above[RIP], above[RSP] = word, registers[RSP] + 8 * (at + 1)
+            further = self._walk(above)
+            if further.whole:
+                # As a return address it lies in the call before it.
+                addresses = (frames.addresses[0], word - 1, *further.addresses[1:])
+                return Frames(addresses, (*frames.pointers, *further.pointers), whole=True, exact=False)
         return frames
+
+    def _return_addresses(self, address: int, stack: bytes) -> Iterator[tuple[int, int]]:
+        """(index, word) of those on the stack that lie in the same file as that address."""
+        own = self._object_at(address)
+        for at, word in enumerate(struct.unpack_from(f"<{len(stack) // 8}Q", stack)):
+            if PAGE_SIZE < word < USER_END and self._object_at(word) is own and self._is_behind_call(word):
+                yield at, word
 
     def _walk(self, registers: Sequence[int]) -> Frames:
         self._registers[:] = list(registers)
