@@ -66,7 +66,7 @@ PROGRAMS = [
     ),
     Program(
         "convert",
-        lambda folder, size: ["convert-im6.q16", image(folder, round(1600 * size**0.5)), "-blur", "0x60", "rgb:-"],
+        lambda folder, size: ["convert-im6.q16", image(folder, round(2400 * size**0.5)), "-blur", "0x60", "rgb:-"],
         ("BlurImageChannel", "BlurImage"),
     ),
     Program("gzip", lambda folder, size: ["gzip", "-6", "-n", "-c", text(folder, round(size * 200e6))], ()),

@@ -253,19 +253,26 @@ class Breakpoints:
             ptrace.set_registers(tid, regs)
 
     def disarm(self, entries: Sequence[int]) -> None:
-        """The code is there again. A thread that has met one of them, and is to be told, stands before it."""
+        """The code is there again. A thread that has met one of them, and is to be told, stands before it.
+
+        Its SIGTRAP may be waiting still: an interrupt stops a thread before its signals are looked at (get_signal in
+        kernel/signal.c). So what was an entry goes on being known as one.
+        """
         for entry in entries:
             if entry in self._points:
                 self.memory.write(entry, self.patches.original(entry))
-        self.forget(entries)
+        self._remove(entries)
 
     def forget(self, entries: Sequence[int]) -> None:
         """These breakpoints went with the memory that they were in."""
+        self._remove(entries)
+        self.threads.entries.difference_update(entries)
+
+    def _remove(self, entries: Sequence[int]) -> None:
         probed = [self._probed.pop(entry).first.address for entry in entries if entry in self._probed]
         for entry in entries:
             self._points.pop(entry, None)
         self.patches.remove([*entries, *probed])
-        self.threads.entries.difference_update(entries)
         self._note()
 
     def forget_in(self, runs: Sequence[Run]) -> None:

@@ -21,7 +21,7 @@ from radium.tracer.launch import await_end, hold, raise_limit
 from radium.tracer.stops import Statuses
 from radium.tracer.wakeups import Wakeups
 
-DURATION_S = 10.0
+DURATION_S = 6.0
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -53,6 +53,7 @@ def test_clusters_and_linear_algebra(same):
     assert len(linalg) > 25 and all(linalg.values()), linalg
 
 
+@pytest.mark.slow
 def test_random_forest(same):
     """A forest that is fitted on the acceptor is the same one, and predicts the same at either place."""
     split = same("forest")
@@ -79,6 +80,7 @@ def test_native_split_inside_a_python_split(same):
     assert dgemm == [{"remote": 3, "local": 0}]
 
 
+@pytest.mark.slow
 def test_library_profiles(work):
     """The profiles of NumPy and scikit-learn, as they come: large calls leave, small ones stay by their guards."""
     split = work.same([sys.executable, PYTHON / "large.py"], "numpy", "--split", "scikit-learn", timeout_s=60)

@@ -14,7 +14,7 @@ def stress_ng():
     return found
 
 
-@pytest.mark.parametrize("options", ["--futex 1", "--pthread 1 --pthread-max 8"])
+@pytest.mark.parametrize("options", ["--futex 1", pytest.param("--pthread 1 --pthread-max 8", marks=pytest.mark.slow)])
 def test_attached_stressor(work, profile, stress_ng, options):
     """A stressor that waits and wakes by `syscall(SYS_futex)`, or makes threads and locks, finds nothing wrong with that."""
     target = work.popen([stress_ng, *options.split(), "--timeout", "6", "--verify"])
@@ -26,7 +26,10 @@ def test_attached_stressor(work, profile, stress_ng, options):
     assert target.wait() == 0, target.err.tail()
 
 
-@pytest.mark.parametrize("options", [pytest.param("--futex 1 --futex-ops 100", marks=pytest.mark.slow), "--pthread 1 --pthread-ops 10 --pthread-max 8"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param("--futex 1 --futex-ops 100", marks=pytest.mark.slow), "--pthread 1 --pthread-ops 10 --pthread-max 8"],
+)
 def test_run_with_its_stressors(work, profile, stress_ng, options):
     """Started by radium, it and its children do what they do whole."""
     split = work.run_split([stress_ng, *options.split(), "--timeout", "20", "--verify"], profile("stressed"))

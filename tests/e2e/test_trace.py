@@ -44,13 +44,16 @@ def check_program(work: Workplace, name: str, size: float, duration_s: float) ->
         return
     best = found["candidates"][0]
     assert best["name"].endswith(program.expected), names(found)
+    if best["name"].startswith("python:"):
+        assert best["reason"] == "Python functions are not tried" and not profile.exists()
+        return
     assert best["trial"] is not None and best["trial"]["equal"] is not False, best
     split = work.run_split(command, profile, timeout_s=8 * DEADLINE_S)
     assert split.stdout == whole.stdout and split.exit == 0
     assert best["name"] in {one["name"] for one in split.report["splits"]}
 
 
-@pytest.mark.parametrize("name", ["openssl", "gzip"])
+@pytest.mark.parametrize("name", ["openssl", pytest.param("gzip", marks=pytest.mark.slow)])
 def test_stock_program(work, name):
     """One call that takes all the time, tried in its middle; and a program that exports nothing."""
     check_program(work, name, 1.0, 3)
@@ -89,10 +92,27 @@ def test_running_program(work, products):
     products.kill(signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_python_functions(work):
     """Functions of Python packages are found under the names that a profile has."""
     _, found = trace(work, "--duration", 6, "--", sys.executable, traced.FOLDER / "fit.py", 12)
     assert any(one.startswith("python:sklearn.ensemble._gb:") for one in names(found)), names(found)
+
+
+def test_guard_is_found(build, work):
+    """Where large calls win and small ones do not, the profile has a guard over the argument that the time depends on."""
+    program, profile = build("mixture", library="mixture"), work.folder / "split.toml"
+    whole = work.run_whole([program, 80])
+    result, found = trace(work, "--duration", 4, "-o", profile, "--", program, 80)
+    assert result.stdout == whole.stdout
+    best = found["candidates"][0]
+    assert (best["name"], best["verdict"], best["size"]) == ("libmixture.so:mixture_mix", "with guard", "arg0"), best
+    assert 16 < best["break_even"] < 32768
+    (split,) = load(profile).splits
+    assert split.guard.text == best["guard"] and "guard of libmixture.so:mixture_mix: arg0 >= " in result.stderr
+    report = work.run_split([program, 5], profile).report
+    (counts,) = report["splits"]
+    assert 0 < counts["local_reasons"]["guard"] < 60
 
 
 @pytest.mark.slow
@@ -104,6 +124,7 @@ def test_given_link(work, products):
     assert best["there_s"] > best["here_s"] + 1 and best["verdict"] in ("no", "not yet") and best["gain"] < -1
 
 
+@pytest.mark.slow
 def test_named_acceptor(work, acceptor, products):
     """The acceptor that is named is measured, and the calls are tried there."""
     _, found = trace(work, "--pid", products.pid, "--duration", 4, "--acceptor", f"127.0.0.1:{acceptor.port}")
@@ -130,7 +151,7 @@ EVENTS = {
 }
 
 
-@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("event", ["trying", *(pytest.param(event, marks=pytest.mark.slow) for event in ("sampling", "counting"))])
 def test_radium_killed(work, products, event):
     """kill -9 in any step of a trace leaves the program as it was: its code, and it goes on."""
     poll_until(lambda: _openblas(products.pid), "its library")

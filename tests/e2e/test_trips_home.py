@@ -70,6 +70,11 @@ class Faults:
             proxy.close()
 
 
+def slow(*modes):
+    """These are for `scripts/test --all`."""
+    return [pytest.param(mode, marks=pytest.mark.slow) for mode in modes]
+
+
 @pytest.fixture(params=["kills", pytest.param("cuts", marks=pytest.mark.slow)])
 def faults(request, work, acceptor, profile):
     return Faults(request.param, work, acceptor, profile)
@@ -99,8 +104,8 @@ def test_jump_out_of_a_cut_file(build, work, profile, kind):
     assert split.remote("truncated_sum") == 12 and split.reasons("truncated_inside") == {"unsupported:fault:SIGBUS": 3}
 
 
-@pytest.mark.parametrize("kind", ["private", "shared"])
-@pytest.mark.parametrize("mode", ["inside", "jump", "rewritten"])
+@pytest.mark.parametrize("kind", ["private", pytest.param("shared", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["inside", *slow("jump", "rewritten")])
 def test_file_changes_under_faults(build, faults, mode, kind):
     """As above, with the acceptor or the link lost at any moment."""
     faults.same([build("truncated", library="truncated"), mode, kind], "truncated", {"unsupported:fault:SIGBUS"})
@@ -179,7 +184,7 @@ def test_interrupted_in_a_long_call(build, work, profile, to_all):
     assert split["calls"] == {"remote": 0, "local": 1}
 
 
-@pytest.mark.parametrize("mode", ["alarm", "prof", "real", "late"])
+@pytest.mark.parametrize("mode", ["alarm", "prof", "real", *slow("late")])
 def test_timers_under_faults(build, faults, mode):
     """As above, with the acceptor or the link lost at any moment."""
     reasons = {"unsupported:signal:SIGALRM", "unsupported:signal:SIGRTMIN"}
@@ -187,7 +192,7 @@ def test_timers_under_faults(build, faults, mode):
     faults.same(program, "interrupts", reasons, rounds=40 if mode == "late" else 100)
 
 
-@pytest.mark.parametrize("mode", ["jump", "segv", "repair", "fpe", "ill", "mask"])
+@pytest.mark.parametrize("mode", ["segv", "repair", "fpe", "ill", "mask", *slow("jump")])
 def test_signals_under_faults(build, faults, mode):
     """Handlers that jump out, and true faults, with the acceptor or the link lost at any moment."""
     reasons = {"unsupported:signal:SIGALRM", "unsupported:fault:SIGSEGV", "unsupported:fault:SIGFPE", "unsupported:fault:SIGILL"}
@@ -230,7 +235,7 @@ def test_link_cut_among_trips(build, work, acceptor, profile):
     Faults("cuts", work, acceptor, profile).same([build("unwinding", library="unwinding"), "throw"], "unwinding", rounds=60)
 
 
-@pytest.mark.parametrize("mode", ["throw", "thread", "cancel", "compute", "deferred"])
+@pytest.mark.parametrize("mode", ["throw", "deferred", *slow("thread", "cancel", "compute")])
 def test_unwinding_under_faults(build, faults, mode):
     """As above, with the acceptor or the link lost at any moment."""
     reasons = {"unsupported:syscall:clock_nanosleep", "unsupported:signal:SIG32"}
@@ -287,7 +292,7 @@ def test_locks(build, work, profile, mode, name):
     assert trips(split, f"locks_{name}")["syscall:futex"] > 0
 
 
-@pytest.mark.parametrize("mode", ["robust", "inherit", "handed", "timed", "requeue"])
+@pytest.mark.parametrize("mode", ["robust", "inherit", *slow("handed", "timed", "requeue")])
 def test_locks_under_faults(build, faults, mode):
     """As above, with the acceptor or the link lost at any moment."""
     rounds = {"timed": 12, "inherit": 60}.get(mode, 100)

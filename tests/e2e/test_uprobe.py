@@ -165,7 +165,7 @@ def test_library_loaded_again(build, work, profile):
     assert split.reasons("hammer_push") == {"guard": 3 * (1000 - wanted(1000))}
 
 
-@pytest.mark.parametrize("trap", ["auto", "uprobe"])
+@pytest.mark.parametrize("trap", ["auto", pytest.param("uprobe", marks=pytest.mark.slow)])
 def test_without_bcc(hammer, work, profile, trap):
     """Where bcc is not installed breakpoints do the same, and one line says so."""
     script = 'mount -t tmpfs none /usr/lib/python3/dist-packages && exec "$@"'
@@ -173,7 +173,7 @@ def test_without_bcc(hammer, work, profile, trap):
     check_breakpoints(split, "bcc, which is not installed")
 
 
-@pytest.mark.parametrize("trap", ["auto", "uprobe"])
+@pytest.mark.parametrize("trap", [pytest.param("auto", marks=pytest.mark.slow), "uprobe"])
 def test_without_privilege(hammer, work, profile, trap):
     """Where BPF is not permitted breakpoints do the same, and one line says so."""
     script = 'exec setpriv --bounding-set -all --inh-caps -all "$@"'

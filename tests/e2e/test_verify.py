@@ -50,7 +50,7 @@ def test_dead_stack(target, work, profile):
     check_equal(verify(work, [target, "dead", 4], profile("verified")), "ticks_dead", 4)
 
 
-@pytest.mark.parametrize(("mode", "name"), [("home_only", "home_only"), ("late", "late_only")])
+@pytest.mark.parametrize(("mode", "name"), [("home_only", "home_only"), pytest.param("late", "late_only", marks=pytest.mark.slow)])
 def test_the_mirror_forgets(target, work, profile, monkeypatch, mode, name):
     """Of a verified call nothing is left in the mirror: not in pages that it wrote there, nor in those written at home alone."""
     monkeypatch.setitem(work.env, "RADIUM_AUDIT", "1")

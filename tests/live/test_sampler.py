@@ -165,7 +165,7 @@ def test_traced_by_another(hotspots: Callable[[str], Running], monkeypatch: pyte
     tracer.communicate()
 
 
-@pytest.mark.parametrize("stop_s", [sources._STOP_S, 0.0])
+@pytest.mark.parametrize("stop_s", [sources._STOP_S, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_signals_arrive_while_sampled(
     hotspots: Callable[[str], Running], monkeypatch: pytest.MonkeyPatch, stop_s: float
 ) -> None:
@@ -215,6 +215,7 @@ def test_python_and_numpy(work: Workplace) -> None:
     assert max(dgemm) > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", parameters())
 def test_python_versions(python: Python, work: Workplace, place: Callable[[Python, str], list[object]]) -> None:
     """Functions of each CPython, wherever it is installed: methods, and what has no name of its own is no candidate."""

@@ -133,6 +133,18 @@ def test_the_innermost_of_nested_ones_comes_first():
     assert ranking.rank([outer, least, middle, inner], tree) == [inner, middle, outer, least]
 
 
+def test_a_function_that_nobody_calls_is_set_aside():
+    """If its work is done in one that was tried."""
+    tree = Node("all", 100, [Node("R.so:loop", 100, [Node("blas.so:dgemm", 95)])])
+    outer = candidate("R.so:loop", 1.0, verdict="ready", calls=0)
+    inner = candidate("blas.so:dgemm", 0.95, verdict="not yet", calls=7, there_s=0.1)
+    ranking.set_aside([outer, inner], tree)
+    assert (outer.verdict, outer.reason) == ("no", "its work is done in dgemm") and inner.verdict == "not yet"
+    outer.verdict, inner.there_s = "ready", None
+    ranking.set_aside([outer, inner], tree)
+    assert outer.verdict == "ready"
+
+
 def test_what_is_outside_of_another_is_not_moved():
     tree = Node("all", 100, [Node("a.so:f", 52), Node("b.so:g", 48)])
     first, second = candidate("a.so:f", 0.52, verdict="ready"), candidate("b.so:g", 0.48, verdict="ready")

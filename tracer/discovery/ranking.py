@@ -22,6 +22,16 @@ def rank(candidates: Sequence[Candidate], tree: Node) -> list[Candidate]:
     return ranked
 
 
+def set_aside(candidates: Sequence[Candidate], tree: Node) -> None:
+    """A function that nobody calls while the program runs, and whose work is done in another one that was tried, is none."""
+    within = enclosed(tree, {candidate.name for candidate in candidates})
+    tried = [one for one in candidates if one.there_s is not None]
+    for outer in candidates:
+        inner = next((one for one in tried if within.get((outer.name, one.name), 0) >= NEARLY), None)
+        if outer.calls == 0 and inner is not None and inner.inclusive >= NEARLY * outer.inclusive:
+            outer.verdict, outer.reason = "no", f"its work is done in {inner.function}"
+
+
 def worth(candidate: Candidate) -> float:
     """The share of the time that would be spent elsewhere, less what the way takes of it."""
     if candidate.trial is None or not candidate.here_s:

@@ -24,6 +24,8 @@ INSTALL = "sudo apt-get install libdw1"
 _EV_CURRENT = 1
 RSP, RIP, NREGISTERS = 7, 16, 17
 _OK, _ABORT = 0, 1
+# From an old return address the way often ends at once, as if a thread had begun there: real ones begin in libc, or _start.
+_FEWEST_FRAMES = 3
 # A stack that is deeper is none that a person reads; recursion without end is cut here.
 MAX_FRAMES = 512
 _WORD = struct.Struct("<Q")
@@ -132,7 +134,7 @@ class Unwinder:
             above = list(registers)
             above[RIP], above[RSP] = word, registers[RSP] + 8 * (at + 1)
             further = self._walk(above)
-            if further.whole:
+            if further.whole and len(further.addresses) >= _FEWEST_FRAMES:
                 # As a return address it lies in the call before it.
                 addresses = (frames.addresses[0], word - 1, *further.addresses[1:])
                 return Frames(addresses, (*frames.pointers, *further.pointers), whole=True, exact=False)

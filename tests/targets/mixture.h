@@ -1,0 +1,1 @@
+unsigned long mixture_mix(long n, unsigned long seed);
