@@ -1,21 +1,19 @@
 """The report of a job: what `--report` writes, the live table shows and `radium explain` tells.
 
-Layer: beside core. Imports errors only; the tracer counts into it, commands read and write it.
+Layer: beside core. The tracer counts into it, commands read and write it.
 The keys are a contract with users (`radium explain`, scripts): every one of them is required when a report is
 loaded, except those with a default here. Unknown keys are ignored, so that newer reports can be read.
 
 Units: seconds are float seconds of wall time, pages are 4 KiB, bytes are bytes on the wire.
 """
 
-import contextlib
 import json
 import os
-import stat
 from typing import Annotated
 
 import msgspec
 
-from radium.errors import JobFailed, UsageError
+from radium import files
 
 # Bounded to what a 64-bit counter holds, so that no sum or ratio of a hostile report overflows a float.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -214,49 +212,12 @@ class Report(msgspec.Struct):
         return self.splits[-1]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the report as JSON: a reader of the file sees the old one or the new one, whole.
-
-        What is not a regular file (a pipe, /dev/null) is written in place. Names that are not UTF-8 lose
-        the bytes that cannot be shown. Raises JobFailed.
-        """
+        """Write the report as JSON, whole. Names that are not UTF-8 lose the bytes that cannot be shown. Raises JobFailed."""
         text = json.dumps(msgspec.to_builtins(self), indent=2, ensure_ascii=False) + "\n"
-        try:
-            replace_file(os.path.realpath(path), text.encode("utf-8", "replace"))
-        except OSError as exc:
-            raise JobFailed(
-                f"cannot write the report: {exc.strerror}",
-                where=os.fspath(path),
-                advice="give --report a path in a writable folder with room",
-            ) from exc
+        files.write(path, text, "the report", "--report")
 
 
 def load(path: str | os.PathLike[str]) -> Report:
     """Read a report. Raises UsageError when it cannot be read or is not one."""
-    where = os.fspath(path)
     advice = "give a file that `radium run` or `radium attach` wrote with --report"
-    try:
-        with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Report)
-    except OSError as exc:
-        raise UsageError(f"cannot read the report: {exc.strerror}", where=where, advice=advice) from exc
-    # msgspec's own errors are ValueErrors, as are bad UTF-8 and a path with a null byte.
-    except (ValueError, RecursionError) as exc:
-        raise UsageError(f"not a report of radium: {exc}", where=where, advice=advice) from exc
-
-
-def replace_file(path: str, content: bytes) -> None:
-    """A reader of the file sees the old content or the new one, whole; what is not a regular file is written in place."""
-    if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-        with open(path, "wb") as file:
-            file.write(content)
-        return
-    fresh = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(fresh, "xb") as file:
-            file.write(content)
-        os.replace(fresh, path)
-    except OSError as exc:
-        if not isinstance(exc, FileExistsError):
-            with contextlib.suppress(OSError):
-                os.unlink(fresh)
-        raise
+    return files.read_json(path, Report, "a report of radium", advice)

@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 # From the ground up; units of one layer do not import each other. A unit is the first name below `radium`.
 LAYERS = [
     {"errors"},
-    {"core"},
+    {"core", "files"},
     {"linux"},
     {"bpf", "profiles", "channel", "report", "dirty"},
     {"live"},

@@ -163,7 +163,7 @@ class Job:
         """How long a wait may be."""
         if any(process.is_busy for process in self.common.processes):
             return LOOK_S
-        next_s = min((process.rests_until for process in self.common.processes), default=math.inf) - time.monotonic()
+        next_s = min((process.rests.until for process in self.common.processes), default=math.inf) - time.monotonic()
         return min(max(next_s, LEAST_S), IDLE_S)
 
     def _give_turns(self) -> bool:

@@ -5,7 +5,6 @@ forked child has all that is ours in its memory from birth, and takes over what 
 shared memory begins as a process of its own when it executes a program; and so does every process that does.
 """
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,12 +16,11 @@ from radium.errors import NotPossible, RadiumError, RemoteFault, TraceeGone
 from radium.linux import procfs, ptrace, vm
 from radium.profiles.schema import Profile
 from radium.profiles.schema import Split as ProfileSplit
-from radium.report import CostReport, ProcessReport, Report, SplitReport
+from radium.report import ProcessReport, Report, SplitReport
 from radium.tracer import leaving
 from radium.tracer.acceptors import Acceptors
 from radium.tracer.admission import check_program, why_let_go
 from radium.tracer.breakpoint import Breakpoint
-from radium.tracer.cost import LEARNING, tally_of
 from radium.tracer.guardian import Guardian
 from radium.tracer.ledger import Guarded, Ledger, Plan
 from radium.tracer.loader import loader_trap
@@ -30,7 +28,7 @@ from radium.tracer.python import runtime as python_runtime
 from radium.tracer.python.interpreter import Interpreter
 from radium.tracer.python.runtime import Runtime
 from radium.tracer.resolve import MappedObject, Resolver, SplitPoint, Unresolved
-from radium.tracer.resting import Rest, Tally
+from radium.tracer.rests import Rests
 from radium.tracer.session import PagesLeft, Session
 from radium.tracer.split import Split
 from radium.tracer.stops import Statuses, Stop, Threads, exit_code
@@ -109,7 +107,7 @@ class Process:
         self.status: int | None = None
         self.is_over = self.is_headless = False
         self.splits: dict[int, Split] = {}
-        self.rests: dict[int, Rest] = {}
+        self.rests = Rests()
         self.notices: list[int] = []
         self.resolvers: set[int] = set()
         self.choices: dict[int, int] = {}
@@ -165,7 +163,7 @@ class Process:
         self.tracee = Tracee(self.threads, self.ledger, self.common.options.tracking)
         self.uprobes = Uprobes(self.common.guards, self.threads, self.tracee.breakpoints)
         self.session = self._new_session(self.tracee)
-        self.splits, self.rests = {}, {}
+        self.splits, self.rests = {}, Rests()
         self.session.leaving = self.leaving
         if self.tracee.remote is None:
             self.common.say("its seccomp filter may refuse our system calls: writes are found by checksums")
@@ -342,7 +340,7 @@ class Process:
         self.notices, self.unresolved, self.points = parent.notices, parent.unresolved, parent.points
         self.resolvers, self.choices = set(parent.resolvers), dict(parent.choices)
         self.splits = {address: split.copy_for(self._read_memory) for address, split in parent.splits.items()}
-        self.rests = {address: rest.copy() for address, rest in parent.rests.items()}
+        self.rests = parent.rests.copy()
         self.leaving = parent.leaving
         self.runtime = parent.runtime
         self.python = parent.python and parent.python.copy_for(self.tracee)
@@ -397,7 +395,7 @@ class Process:
             self.tracee.forget_gone()
             self.tracee = self.session = self.python = None
             self.acceptors.close()
-        self.splits, self.rests, self.notices = {}, {}, []
+        self.splits, self.rests, self.notices = {}, Rests(), []
         self.begin_program()
 
     # Stops
@@ -483,13 +481,8 @@ class Process:
         if split.rejected >= WORTH_IT and not split.is_settled:
             self._probe(split.point, split)
         sharing = [] if is_tried else self._resting_together(point.entry)
-        if not sharing:
-            return
-        now, tally = time.monotonic(), tally_of(split.cost for split in sharing)
-        rest = self.rests.setdefault(point.entry, Rest(LEARNING))
-        rest.note_trap(now - began)
-        if rest.is_due(now, tally):
-            self._lift(point.entry, rest, tally)
+        if sharing:
+            self.rests.note_local(session.tracee, point.entry, sharing, time.monotonic() - began)
 
     def _resting_together(self, entry: int) -> list[Split]:
         """The splits that are trapped there: all of them have to be weighed, or none rests. Python functions share a trap.
@@ -501,42 +494,6 @@ class Process:
         else:
             splits = [self.splits[entry]] if entry in self.splits else []
         return splits if all(split.is_weighed and split.report.trap == "breakpoint" for split in splits) else []
-
-    def _lift(self, entry: int, rest: Rest, tally: Tally) -> None:
-        assert self.tracee is not None
-        began = time.monotonic()
-        self.threads.stop_all()
-        if not self.threads.is_over:
-            self.tracee.home.refresh()
-            with self.tracee.home.own_writes(entry):
-                self.tracee.breakpoints.disarm([entry])
-        self.threads.resume_all()
-        now = time.monotonic()
-        rest.rest(now, now - began, tally)
-
-    def _end_rests(self) -> None:
-        """Splits that have rested long enough are trapped again, if they are still there."""
-        now = time.monotonic()
-        over = [entry for entry, rest in self.rests.items() if 0 < rest.until <= now]
-        if not over or self.tracee is None or self.session is None or self.session.stands:
-            return
-        self.threads.stop_all()
-        if self.threads.is_over:
-            return
-        for entry in over:
-            self._end_rest(self.tracee, entry, self.rests[entry])
-        self.threads.resume_all()
-
-    def _end_rest(self, tracee: Tracee, entry: int, rest: Rest) -> None:
-        if entry not in self.splits and not (self.python is not None and self.python.knows(entry)):
-            del self.rests[entry]
-            return
-        sharing, mappings = self._resting_together(entry), self._mappings()
-        with tracee.home.own_writes(entry):
-            tracee.breakpoints.arm([entry], mappings)
-        rested_s, share = rest.wake(time.monotonic(), tally_of(split.cost for split in sharing))
-        for split in sharing:
-            split.cost.note_rest(rested_s, share / len(sharing))
 
     def _on_python(self, python: Interpreter, stop: Stop, point: Breakpoint, regs: Registers) -> None:
         assert self.session is not None
@@ -599,9 +556,9 @@ class Process:
         if self.uprobes is not None:
             self.uprobes.forget(gone)
         self.tracee.breakpoints.forget(gone)
+        self.rests.forget(gone)
         for address in gone:
             self.splits.pop(address, None)
-            self.rests.pop(address, None)
         self._arm(changes.new)
         self._watch_resolvers()
         self.threads.resume_all()
@@ -629,7 +586,8 @@ class Process:
         try:
             if self.session is not None:
                 self.session.look()
-                self._end_rests()
+                if not self.session.stands:
+                    self.rests.end_due(self.session.tracee, self._trapped, self._resting_together)
                 self._look_at_python()
         except GONE:
             self.threads.look()
@@ -639,9 +597,9 @@ class Process:
             self.python.look()
 
     @property
-    def rests_until(self) -> float:
-        """When `look` has a split to wake, by the monotonic clock."""
-        return min((rest.until for rest in self.rests.values() if rest.until), default=math.inf)
+    def _trapped(self) -> set[int]:
+        """Where split functions have their traps, or had them before they were lifted for a while."""
+        return {*self.splits, *(self.python.entries if self.python is not None else ())}
 
     @property
     def is_busy(self) -> bool:
@@ -657,15 +615,8 @@ class Process:
         for split in [*self.splits.values(), *(self.python.split_functions if self.python is not None else [])]:
             if split.is_weighed and split.cost.ncalls:
                 cost = split.cost.report(split.sizing.text, self.acceptors.link)
-                self._tell_rest(cost, split.point.address)
+                self.rests.tell(cost, split.point.address)
                 split.report.note_cost(cost)
-
-    def _tell_rest(self, cost: CostReport, entry: int) -> None:
-        rest = self.rests.get(entry)
-        if rest is not None:
-            if rest.until:
-                rest.wake(time.monotonic(), Tally())
-            cost.rests, cost.rested_seconds = rest.nrests, rest.rested_s
 
     def _note_pages(self) -> None:
         if self.session is not None:

@@ -3,9 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import radium
+from radium import files
 from radium.commands.serve import read_token, split_endpoint
 from radium.errors import JobFailed, UsageError
 from radium.live import Console
@@ -100,10 +100,8 @@ def finish(args: argparse.Namespace, work: Job, console: Console) -> int | None:
 
 def write_pages(path: str, pages: Sequence[PagesLeft]) -> None:
     """A line for each run: START-END MAPPING, as in /proc/PID/maps. Raises JobFailed."""
-    try:
-        Path(path).write_text("".join(f"{start:x}-{end:x} {mapping}".rstrip() + "\n" for start, end, mapping in pages))
-    except OSError as error:
-        raise JobFailed(f"{path} cannot be written ({error.strerror})", advice="give --list-pages another file") from None
+    text = "".join(f"{start:x}-{end:x} {mapping}".rstrip() + "\n" for start, end, mapping in pages)
+    files.write(path, text, "the list of pages", "--list-pages")
 
 
 def console_of(args: argparse.Namespace) -> Console:

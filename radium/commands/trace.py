@@ -5,8 +5,8 @@ import os
 import shutil
 import sys
 import time
-from pathlib import Path
 
+from radium import files
 from radium.commands import options
 from radium.commands.serve import read_token, split_endpoint
 from radium.errors import JobFailed, UsageError
@@ -107,10 +107,7 @@ def _tell(args: argparse.Namespace, found: Findings, pid: int | None) -> None:
     """pid: the program's, None if it has ended."""
     text = profile_text.text(found) if args.profile else None
     if args.profile and text is not None:
-        try:
-            Path(args.profile).write_text(text)
-        except OSError as error:
-            raise JobFailed(f"{args.profile} cannot be written ({error.strerror})", advice="give -o another path") from None
+        files.write(args.profile, text, "the profile", "-o")
     if args.json:
         found.write(args.json)
     if args.html:

@@ -1,5 +1,6 @@
 """Calls of real programs, counted: each once, with who made it, how long it took, and with what."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -37,18 +38,21 @@ def nothing_too_hot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counter, "BUDGET", float("inf"))
 
 
-def counted(running: Running, *frames: Frame) -> counter.Counting:
-    """From before the calls, which it is told to make, to behind them; the places of return are known after the first."""
-    turns = 0
+def released_at(turn: int, running: Running, word: str = "") -> Callable[[], bool]:
+    """A `should_stop` that releases the target when it is asked for the turn-th time, and says so behind that word of its."""
+    turns = itertools.count(1)
 
     def should_stop() -> bool:
-        nonlocal turns
-        turns += 1
-        if turns == 1:
+        if next(turns) == turn:
             running.release()
-        return "CALLED" in running.out.seen
+        return word in running.out.seen
 
-    return counter.count(running.pid, frames, LONG_S, should_stop)
+    return should_stop
+
+
+def counted(running: Running, *frames: Frame) -> counter.Counting:
+    """From before the calls, which it is told to make, to behind them; the places of return are known after the first."""
+    return counter.count(running.pid, frames, LONG_S, released_at(1, running, "CALLED"))
 
 
 @pytest.mark.usefixtures("nothing_too_hot")
@@ -127,32 +131,14 @@ def test_names_that_are_not_there(calls: Running) -> None:
 def test_process_goes(build: Builder, work: Workplace, mode: str) -> None:
     """A process that ends, or runs another program, ends the counting; what was counted stays."""
     running = work.start([build("hotspots", library="hotspots"), mode])
-    turns = 0
-
-    def should_stop() -> bool:
-        nonlocal turns
-        turns += 1
-        if turns == 5:
-            running.release()
-        return False
-
-    found = counter.count(running.pid, [OUTER], LONG_S, should_stop)
+    found = counter.count(running.pid, [OUTER], LONG_S, released_at(5, running))
     assert found.ended and found.functions[OUTER].calls > 0 and found.notes
 
 
 def test_children_are_left_alone(build: Builder, work: Workplace) -> None:
     """A child that is forked while its parent is counted runs on, and is not counted."""
     running = work.start([build("hotspots", library="hotspots"), "children"], hold=True)
-    turns = 0
-
-    def should_stop() -> bool:
-        nonlocal turns
-        turns += 1
-        if turns == 1:
-            running.release()
-        return False
-
-    found = counter.count(running.pid, [OUTER], 1, should_stop)
+    found = counter.count(running.pid, [OUTER], 1, released_at(1, running))
     assert found.functions[OUTER].calls == 0
     assert running.alive
 

@@ -146,7 +146,7 @@ def test_module_is_the_command(tmp_path):
     """`python -m radium` is `radium`, exit code and all."""
     answer = radium("explain", "none.json", cwd=tmp_path)
     assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr.startswith("radium: none.json: cannot read the report")
+    assert answer.stderr.startswith("radium: none.json: cannot be read")
 
 
 def test_reader_that_leaves_is_no_error(tmp_path):

@@ -10,9 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from radium import files
 from radium.core.places import Place
-from radium.errors import JobFailed, UsageError
-from radium.report import replace_file
 
 # ready: every call gains; with guard: the large ones do; not yet: it could on another link or acceptor; no: it cannot.
 Verdict = Literal["ready", "with guard", "not yet", "no"]
@@ -145,27 +144,12 @@ class Findings(msgspec.Struct):
         """As JSON; bytes of names that are not UTF-8 are replaced, frames below the DEEPEST are left out. Raises JobFailed."""
         shown = msgspec.structs.replace(self, tree=pruned(self.tree))
         text = json.dumps(msgspec.to_builtins(shown), indent=1, ensure_ascii=False) + "\n"
-        try:
-            replace_file(os.path.realpath(path), text.encode("utf-8", "replace"))
-        except OSError as error:
-            raise JobFailed(
-                f"cannot write what was found: {error.strerror}",
-                where=os.fspath(path),
-                advice="give --json a path in a writable folder with room",
-            ) from error
+        files.write(path, text, "what was found", "--json")
 
 
 def load(path: str | os.PathLike[str]) -> Findings:
     """Read what `write` wrote. Raises UsageError when it cannot be read or is something else."""
-    where, advice = os.fspath(path), "give a file that `radium trace` wrote with --json"
-    try:
-        with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Findings)
-    except OSError as error:
-        raise UsageError(f"cannot read what was found: {error.strerror}", where=where, advice=advice) from error
-    # msgspec's own errors are ValueErrors, as are bad UTF-8 and a path with a null byte.
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"not what a trace has found: {error}", where=where, advice=advice) from error
+    return files.read_json(path, Findings, "what a trace has found", "give a file that `radium trace` wrote with --json")
 
 
 def pruned(node: Node, fewest: int = 0, deepest: int = DEEPEST) -> Node:

@@ -14,9 +14,8 @@ from string import Template
 
 import msgspec
 
-from radium.errors import JobFailed
+from radium import files
 from radium.live import printable
-from radium.report import replace_file
 from radium.tracer.discovery.findings import Findings, pruned
 
 # A frame of fewer samples is narrower than a pixel of any screen, unless somebody zooms far in.
@@ -25,14 +24,7 @@ NARROWEST = 1 / 5000
 
 def write(findings: Findings, path: str | os.PathLike[str]) -> None:
     """Write the page. Raises JobFailed."""
-    try:
-        replace_file(os.path.realpath(path), page(findings).encode())
-    except OSError as error:
-        raise JobFailed(
-            f"cannot write the page: {error.strerror}",
-            where=os.fspath(path),
-            advice="give --html a path in a writable folder with room",
-        ) from error
+    files.write(path, page(findings), "the page", "--html")
 
 
 def page(findings: Findings) -> str:

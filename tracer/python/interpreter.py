@@ -18,7 +18,7 @@ import copy
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -410,6 +410,11 @@ class Interpreter:
         self._note()
 
     # Traps
+
+    @property
+    def entries(self) -> Set[int]:
+        """Where breakpoints of its are, lifted ones included."""
+        return self._armed
 
     def knows(self, entry: int) -> bool:
         return entry in self._armed
